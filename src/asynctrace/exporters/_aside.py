@@ -1,0 +1,68 @@
+"""Work that would hold the event loop, done beside it.
+
+Each piece of work gets a thread of its own that ends with it, not one of the loop's default executor: that
+one is shut down when `asyncio.run()` ends, may be full of the application's jobs, and is joined at exit.
+Where no thread can be started (CPython 3.12 and later at interpreter exit; a limit of the system) the work
+is done in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["run_aside"]
+
+T = TypeVar("T")
+
+
+async def run_aside(work: Callable[[], T], *, wait_when_cancelled: bool = False) -> T:
+    """The result of `work()`, run in a thread; its exception is raised here.
+
+    A thread cannot be cancelled. With `wait_when_cancelled` the cancellation goes on once the work is over:
+    for work on memory or files that the caller gives away afterwards.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+    thread = threading.Thread(target=_work_and_tell, args=(work, loop, answer), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return work()
+    if not wait_when_cancelled:
+        return await answer
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        await asyncio.wait([answer])
+        if not answer.cancelled():
+            answer.exception()  # looked at: the cancellation is what the caller hears of
+        raise
+
+
+def _work_and_tell(work: Callable[[], T], loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T]) -> None:
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001  # raised where the work was asked for
+        _tell(loop, _set_exception, answer, error)
+    else:
+        _tell(loop, _set_result, answer, result)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, how: Callable[..., None], *arguments: object) -> None:
+    try:
+        loop.call_soon_threadsafe(how, *arguments)
+    except RuntimeError:
+        return  # the loop was closed: nobody waits any more
+
+
+def _set_result(answer: asyncio.Future[T], result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _set_exception(answer: asyncio.Future[T], error: BaseException) -> None:
+    if not answer.done():
+        answer.set_exception(error)

@@ -1,0 +1,99 @@
+"""Traces printed where a person looks.
+
+Promises: a batch is printed in one piece, grouped by trace; nothing in a span can act on the terminal (see
+`_tree`); a stream that was closed or cannot be written to makes the exporter answer "try again", never
+raise into the program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Final, TextIO
+
+from .._contracts import Batch, ExportResult
+from .._tree import render_tree
+
+__all__ = ["ConsoleExporter"]
+
+DEFAULT_WIDTH: Final = 100
+"""Columns where the stream is no terminal."""
+
+
+class ConsoleExporter:
+    """Prints trees of what each batch holds.
+
+    `stream`: the standard output of the moment when `None`. `color`: `None` means on a terminal. `details`:
+    inputs, outputs, logs and errors too. Spans of one trace that arrive in different batches are printed
+    apart.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        color: bool | None = None,
+        details: bool = True,
+        name: str = "console",
+    ) -> None:
+        self._stream = stream
+        self._color = color
+        self._details = details
+        self._name = name
+        self._writing = threading.Lock()
+
+    def with_defaults(self, *, color: bool | None = None) -> ConsoleExporter:
+        """Fill in `color` where it was `None` (see https://no-color.org); returns the same exporter."""
+        if self._color is None:
+            self._color = color
+        return self
+
+    @property
+    def name(self) -> str:
+        """The lane's name in the receipt."""
+        return self._name
+
+    async def export(self, batch: Batch) -> ExportResult:
+        """Print the batch."""
+        stream = self._stream if self._stream is not None else sys.stdout
+        try:
+            self._print(stream, batch)
+        except (OSError, ValueError) as error:  # full, gone, closed
+            return ExportResult.try_again(reason=f"console_{type(error).__name__}")
+        return ExportResult.all_accepted(batch)
+
+    async def aclose(self) -> None:
+        """The stream belongs to whoever made it."""
+
+    def __repr__(self) -> str:
+        return f"ConsoleExporter(name={self._name!r})"
+
+    def _print(self, stream: TextIO, batch: Batch) -> None:
+        color = _is_terminal(stream) if self._color is None else self._color
+        text = render_tree(batch.spans(), width=_width(stream), color=color, details=self._details)
+        text = _encodable(text, getattr(stream, "encoding", None))
+        with self._writing:
+            stream.write(text + "\n")
+            stream.flush()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    isatty = getattr(stream, "isatty", None)
+    return bool(isatty is not None and isatty())
+
+
+def _width(stream: TextIO) -> int:
+    if not _is_terminal(stream):
+        return DEFAULT_WIDTH
+    try:
+        return max(20, os.get_terminal_size(stream.fileno()).columns)
+    except (OSError, ValueError, AttributeError):
+        return DEFAULT_WIDTH
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    """The text with what the stream cannot hold replaced: a tree in ASCII is better than none."""
+    if encoding is None:
+        return text
+    return text.encode(encoding, "replace").decode(encoding, "replace")

@@ -1,0 +1,265 @@
+"""Spans over HTTP to any OpenTelemetry collector or backend.
+
+The body of a request is the batch's own slices under one header: nothing is encoded again. Each `export()` is
+one request; what the answer means stands in `_answers`, what can go wrong on the way in `_transport`.
+
+Promises: constructing loads neither aiohttp nor ssl; one session for each event loop, made in it; a repeated
+batch has the same `x-asynctrace-key`; no message and no `repr` shows a credential; the requests are nobody's
+spans.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from .._contracts import Batch, Clock, ExportResult, Outcome
+from ..wire import decode_request, encode_request, json_request
+from ._answers import result_of
+from ._aside import run_aside
+from ._endpoint import checked_ca_file, checked_encoding, checked_settings
+from ._suppression import own_traffic
+
+if TYPE_CHECKING:
+    from ._transport import Transport
+
+__all__ = ["OTLPExporter", "OTLPStatistics"]
+
+COMPRESS_ASIDE_FROM: Final = 32 * 1024
+"""Bytes. Compressing less (under 0.5 ms) costs the loop no more than starting a thread."""
+
+LEVEL: Final = 1
+"""Of zlib and zstd. zlib's level 6 takes twice the time for the same ratio on spans."""
+
+CONTENT_TYPES: Final = {"protobuf": "application/x-protobuf", "json": "application/json"}
+
+
+class OTLPStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What one exporter did so far."""
+
+    requests: int
+    """Batches sent, repetitions included."""
+    sent_bytes: int
+    """Bytes of their bodies, compressed."""
+    by_reason: dict[str, int]
+    """Answers that were no plain acceptance, by reason: "http_503", "connect_error", "backend_rejected", …"""
+
+
+class OTLPExporter:
+    """Sends to an OTLP/HTTP endpoint.
+
+        OTLPExporter("https://otel.example.org", headers={"x-api-key": key}, compression="gzip")
+
+    `endpoint`: a URL without a path gets `/v1/traces`, one with a path is used as it is; user name and
+    password in it become an `Authorization` header. `timeout`: seconds for one request, from connecting to
+    the last byte of the answer. `encoding="json"` decodes and encodes every span again. `ca_file`:
+    certificates in PEM form, trusted instead of the system's. `clock`: asked only for a `Retry-After` date
+    in an answer without `Date`.
+
+    What is `None` is filled in by the tracer from the `OTEL_EXPORTER_OTLP_*` variables (see `with_defaults`),
+    else http://127.0.0.1:4318, no headers, 10 seconds, no compression. `compression="none"` says no whatever
+    the environment says. Raises `ConfigurationError`, naming the setting, when something cannot work.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        compression: Literal["gzip", "zstd", "none"] | None = None,
+        encoding: Literal["protobuf", "json"] = "protobuf",
+        ca_file: str | os.PathLike[str] | None = None,
+        name: str = "otlp",
+        clock: Clock | None = None,
+    ) -> None:
+        self._name = name
+        self._given = (endpoint, dict(headers) if headers is not None else None, timeout, compression)
+        self._settings = checked_settings(*self._given)
+        self._encoding = checked_encoding(encoding)
+        self._ca_file = checked_ca_file(ca_file)
+        self._clock = clock
+        self._transport: Transport | None = None
+        self._requests = 0
+        self._sent_bytes = 0
+        self._by_reason: Counter[str] = Counter()
+
+    def with_defaults(
+        self,
+        *,
+        endpoint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        compression: str | None = None,
+        clock: Clock | None = None,
+    ) -> OTLPExporter:
+        """Fill in what was `None` at construction, before the first export; returns the same exporter.
+
+        What the constructor was given stays. Each call starts again from that, so defaults never pile up.
+        """
+        own_endpoint, own_headers, own_timeout, own_compression = self._given
+        self._settings = checked_settings(
+            endpoint if own_endpoint is None else own_endpoint,
+            headers if own_headers is None else own_headers,
+            timeout if own_timeout is None else own_timeout,
+            compression if own_compression is None else own_compression,
+        )
+        self._clock = self._clock if self._clock is not None else clock
+        return self
+
+    @property
+    def name(self) -> str:
+        """The lane's name in the receipt."""
+        return self._name
+
+    @property
+    def endpoint(self) -> str:
+        """Scheme, host and port of where the spans go."""
+        return self._settings.endpoint.origin
+
+    def statistics(self) -> OTLPStatistics:
+        """The counters at this moment."""
+        return OTLPStatistics(
+            requests=self._requests, sent_bytes=self._sent_bytes, by_reason=dict(self._by_reason)
+        )
+
+    async def start(self) -> None:
+        """Load aiohttp and the certificates, beside the loop. Wrong certificates are told by `export()`."""
+        if self._transport is None:
+            made = await _in_place_if_loaded(self._new_transport)
+            self._transport = self._transport or made  # several requests may have begun at once
+
+    async def export(self, batch: Batch) -> ExportResult:
+        """Send the batch in one request."""
+        result, message = await self._attempt(batch)
+        if result.outcome is not Outcome.SETTLED or result.rejected:
+            self._by_reason[result.reason] += 1
+        if message:
+            _log_message(self._name, result, message)
+        return result
+
+    async def release(self) -> None:
+        """Close the connections of the running event loop; another loop can go on."""
+        if self._transport is not None:
+            await self._transport.release()
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent, from any loop."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"OTLPExporter({self.endpoint!r}, name={self._name!r})"
+
+    # one request
+
+    async def _attempt(self, batch: Batch) -> tuple[ExportResult, str]:
+        import ssl
+
+        try:
+            await self.start()
+        except (ssl.SSLError, OSError):  # no certificate in ca_file, or not readable
+            return ExportResult.blocked("tls_error"), ""
+        body = await self._body(batch)
+        self._requests += 1
+        self._sent_bytes += len(body)
+        return await self._post(batch, body)
+
+    async def _post(self, batch: Batch, body: bytes) -> tuple[ExportResult, str]:
+        from ._transport import TransportFailure
+
+        if self._transport is None:  # closed while the body was made
+            return ExportResult.try_again(reason="closed"), ""
+        try:
+            with own_traffic():
+                answer = await self._transport.post(
+                    self._settings.endpoint.url, body, self._request_headers(batch)
+                )
+        except TransportFailure as failure:
+            if failure.reason == "tls_error":
+                return ExportResult.blocked("tls_error"), ""
+            return ExportResult.try_again(reason=failure.reason), ""
+        return result_of(answer, batch.count, clock=self._clock)
+
+    def _request_headers(self, batch: Batch) -> dict[str, str]:
+        headers = {"Content-Type": CONTENT_TYPES[self._encoding], "x-asynctrace-key": batch.key}
+        if self._settings.compression != "none":
+            headers["Content-Encoding"] = self._settings.compression
+        return headers
+
+    def _new_transport(self) -> Transport:
+        from ._transport import Transport, ssl_context_of
+
+        settings = self._settings
+        headers = {"User-Agent": _user_agent(), "Accept-Encoding": "identity", **settings.headers}
+        tls = ssl_context_of(self._ca_file) if settings.endpoint.is_tls else None
+        return Transport(headers=headers, timeout=settings.timeout, tls=tls)
+
+    # its body
+
+    async def _body(self, batch: Batch) -> bytes:
+        """What takes long is done beside the loop, and is over before the batch is given back."""
+        parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
+        make = functools.partial(_make_body, parts, self._encoding, self._settings.compression)
+        is_plain = self._encoding == "protobuf" and self._settings.compression == "none"
+        if is_plain or batch.size < COMPRESS_ASIDE_FROM:
+            return make()
+        return await run_aside(make, wait_when_cancelled=True)
+
+
+def _make_body(parts: Sequence[bytes | memoryview], encoding: str, compression: str) -> bytes:
+    body = b"".join(parts)
+    if encoding == "json":
+        body = json_request(decode_request(body))
+    return _COMPRESS[compression](body)
+
+
+def _plain(body: bytes) -> bytes:
+    return body
+
+
+def _gzip(body: bytes) -> bytes:
+    import zlib
+
+    deflater = zlib.compressobj(LEVEL, wbits=31)
+    return deflater.compress(body) + deflater.flush()
+
+
+def _zstd(body: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=LEVEL).compress(body)
+
+
+_COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"none": _plain, "gzip": _gzip, "zstd": _zstd}
+
+
+async def _in_place_if_loaded(make: Callable[[], Transport]) -> Transport:
+    """Importing aiohttp takes a third of a second: not on the loop, unless it is there already."""
+    return make() if "aiohttp" in sys.modules else await run_aside(make)
+
+
+@functools.cache
+def _user_agent() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"asynctrace/{version('asynctrace')}"
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "asynctrace/0"
+
+
+def _log_message(name: str, result: ExportResult, message: str) -> None:
+    """What the far side wrote about a batch, for those who look: it may quote the spans."""
+    import structlog
+
+    structlog.get_logger("asynctrace").debug(
+        "exporters.answer", exporter=name, reason=result.reason, rejected=result.rejected, message=message
+    )
