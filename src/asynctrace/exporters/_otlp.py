@@ -89,6 +89,7 @@ class OTLPExporter:
         self._requests = 0
         self._sent_bytes = 0
         self._by_reason: Counter[str] = Counter()
+        self._told: set[str] = set()
 
     def with_defaults(
         self,
@@ -140,7 +141,8 @@ class OTLPExporter:
         result, message = await self._attempt(batch)
         if result.outcome is not Outcome.SETTLED or result.rejected:
             self._by_reason[result.reason] += 1
-        if message:
+        if message and result.reason not in self._told:
+            self._told.add(result.reason)  # once for each reason: a backend that is away says so in every answer
             _log_message(self._name, result, message)
         return result
 
