@@ -1,0 +1,39 @@
+"""The OTLP bytes: encode a span, scan records, decode. Knows no other folder.
+
+    _varint   numbers and lengths          _scan     where records begin and end
+    _values   attribute values             _decode   bytes back to spans
+    _span     event, link, status, span    _json     OTLP/JSON, both ways
+    _request  request and response         _shrink   a record that is too large
+
+The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs once a batch, or in other programs.
+"""
+
+from __future__ import annotations
+
+from ._request import encode_request, encode_resource, encode_response, encode_scope, request_size
+from ._span import encode_event, encode_link, encode_span, encode_status, frame
+from ._values import encode_any_value, encode_attribute, encode_attributes, encode_key_value
+from ._varint import encode_varint, length_delimited
+
+__all__ = [
+    # numbers and lengths
+    "encode_varint",
+    "length_delimited",
+    # values
+    "encode_any_value",
+    "encode_attribute",
+    "encode_attributes",
+    "encode_key_value",
+    # spans
+    "encode_event",
+    "encode_link",
+    "encode_span",
+    "encode_status",
+    "frame",
+    # requests
+    "encode_request",
+    "encode_resource",
+    "encode_response",
+    "encode_scope",
+    "request_size",
+]
