@@ -45,7 +45,7 @@ class Contender(Protocol):
 
 
 class Asynctrace:
-    package = "asynctrace"
+    package: ClassVar[str] = "asynctrace"
     environment: ClassVar[Mapping[str, str]] = {}
 
     async def start(self, origin: str, *, roomy: bool) -> None:
@@ -78,7 +78,7 @@ class Asynctrace:
 
 
 class OpenTelemetry:
-    package = "opentelemetry-sdk"
+    package: ClassVar[str] = "opentelemetry-sdk"
     environment: ClassVar[Mapping[str, str]] = {}
 
     async def start(self, origin: str, *, roomy: bool) -> None:
@@ -87,7 +87,7 @@ class OpenTelemetry:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        options = {"max_queue_size": ROOMY} if roomy else {}
+        options: dict[str, Any] = {"max_queue_size": ROOMY} if roomy else {}
         self._provider = TracerProvider(resource=Resource.create({"service.name": "benchmark"}))
         exporter = OTLPSpanExporter(endpoint=f"{origin}/v1/traces")
         self._provider.add_span_processor(BatchSpanProcessor(exporter, **options))
@@ -117,7 +117,7 @@ class OpenTelemetry:
 class Datadog:
     """ddtrace with its native core and without the products beside tracing."""
 
-    package = "ddtrace"
+    package: ClassVar[str] = "ddtrace"
     environment: ClassVar[Mapping[str, str]] = {
         "DD_TRACE_AGENT_URL": "{origin}",
         "DD_SERVICE": "benchmark",
@@ -142,16 +142,16 @@ class Datadog:
             with tracer.trace("checkout") as root:
                 root.set_tag("http.request.method", "GET")
                 root.set_tag("http.route", "/cart/{id}")
-                root.set_tag("cart.items", 0)
+                root.set_metric("cart.items", 0)
                 for step in range(1, SPANS_PER_RUN):
                     with tracer.trace("step") as span:
                         span.set_tag("http.request.method", "GET")
                         span.set_tag("http.route", "/cart/{id}")
-                        span.set_tag("cart.items", step)
+                        span.set_metric("cart.items", step)
             await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        self._tracer.flush()
+        self._tracer.flush()  # type: ignore[no-untyped-call]
 
     async def stop(self) -> None:
         self._tracer.shutdown()
@@ -160,7 +160,7 @@ class Datadog:
 class Zipkin:
     """aiozipkin: it has no current span, and its only flush is `close()`."""
 
-    package = "aiozipkin"
+    package: ClassVar[str] = "aiozipkin"
     environment: ClassVar[Mapping[str, str]] = {}
 
     async def start(self, origin: str, *, roomy: bool) -> None:
