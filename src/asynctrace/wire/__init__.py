@@ -5,7 +5,7 @@
     _span     event, link, status, span    _json     OTLP/JSON, both ways
     _request  request and response         _shrink   a record that is too large
 
-The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs once a batch, or in other programs.
+The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs once a batch or elsewhere.
 """
 
 from __future__ import annotations

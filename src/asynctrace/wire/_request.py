@@ -10,7 +10,7 @@ A request is a header and the records, untouched:
         0x12 <length> <Span message>   ├ the payload: records as they lie in the span log
         …                              ┘
 
-Promise: the payload is neither copied nor read; `b"".join(encode_request(…))` is one `ExportTraceServiceRequest`.
+Promise: the payload is neither copied nor read; the parts joined are one `ExportTraceServiceRequest`.
 
 Source: opentelemetry/proto/collector/trace/v1/trace_service.proto of OTLP 1.x.
 """
@@ -41,7 +41,7 @@ def encode_scope(scope: Scope) -> bytes:
 def encode_request(
     resource: bytes, scope: bytes, payload: Sequence[bytes | memoryview]
 ) -> list[bytes | memoryview]:
-    """The parts of an `ExportTraceServiceRequest` with one resource and one scope: header, then `payload` as it is."""
+    """An `ExportTraceServiceRequest` of one resource and one scope: a header, then `payload` as it is."""
     return [_header(resource, scope, sum(map(len, payload))), *payload]
 
 

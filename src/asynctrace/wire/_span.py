@@ -1,10 +1,11 @@
 """Spans and what they are made of, as bytes: event, link, status, the whole span, the record around it.
 
-`encode_event`, `encode_link` and `encode_status` write a field of a `Span` (tag, length, message), so that a span is its
-parts joined. `encode_span` starts from the decoded form: complete, and slow; the tracer joins parts instead.
+`encode_event`, `encode_link` and `encode_status` write a field of a `Span` (tag, length, message), so that
+a span is its parts joined. `encode_span` starts from the decoded form: complete, and slow; the tracer
+joins parts instead.
 
-Promises: fields appear in the order of their numbers; fields that hold their default are left out (proto3); a number that
-does not fit its field is a `ValueError`.
+Promises: fields appear in the order of their numbers; fields that hold their default are left out
+(proto3); a number that does not fit its field is a `ValueError`.
 
 Source: opentelemetry/proto/trace/v1/trace.proto of OTLP 1.x.
 """
@@ -17,11 +18,11 @@ from struct import error as StructError
 
 from .._contracts import AttributeValue, Event, Link, Span
 from ._values import encode_attribute, encode_attributes, encode_text
-from ._varint import VARINTS, encode_varint, length_delimited
+from ._varint import encode_varint, length_delimited
 
 __all__ = ["encode_event", "encode_link", "encode_span", "encode_status", "frame"]
 
-_event_time = Struct("<BQ").pack
+_event_head = Struct("<BQB").pack
 _times = Struct("<BQBQ").pack
 _fixed32 = Struct("<I").pack
 _MAX_32 = 0xFFFF_FFFF
@@ -32,20 +33,19 @@ def encode_event(
 ) -> bytes:
     """Field 11 of a `Span`: tag 0x5a, length, `Event` message.
 
-    `time_ns` is nanoseconds since the Unix epoch, `dropped` how many attributes were left out. Raises `TypeError` and
-    `ValueError` as `encode_any_value()` does, and `ValueError` for a time outside 64 bits.
+    `time_ns` is nanoseconds since the Unix epoch, `dropped` how many attributes were left out. Raises
+    `TypeError` and `ValueError` as `encode_any_value()` does, and `ValueError` for a time outside 64 bits.
     """
     text = encode_text(name)
     try:
-        parts = [_event_time(0x09, time_ns), b"\x12", encode_varint(len(text)), text]
+        parts = [_event_head(0x09, time_ns, 0x12), encode_varint(len(text)), text]
     except StructError:
         raise ValueError(f"an event's time is 0 to 2**64 - 1 nanoseconds, not {time_ns!r:.40}") from None
     for key, value in attributes.items():
         parts.append(encode_attribute(b"\x1a", key, value))
     if dropped:
         parts.append(_count(b"\x20", dropped))
-    body = b"".join(parts)
-    return b"".join((b"\x5a", encode_varint(len(body)), body))
+    return length_delimited(b"\x5a", b"".join(parts))
 
 
 def encode_link(
@@ -75,7 +75,10 @@ def encode_status(code: int, message: str = "") -> bytes:
 
 
 def encode_span(span: Span) -> bytes:
-    """A `Span` message. Raises `ValueError` for ids that are no hex and numbers that do not fit, `TypeError` as above."""
+    """A `Span` message.
+
+    Raises `ValueError` for ids that are no hex and for numbers that do not fit, else as `encode_any_value()`.
+    """
     parts = [
         _optional(b"\x0a", bytes.fromhex(span.trace_id)),
         _optional(b"\x12", bytes.fromhex(span.span_id)),
@@ -98,8 +101,7 @@ def encode_span(span: Span) -> bytes:
 
 def frame(span_message: bytes) -> bytes:
     """A record: field 2 of a `ScopeSpans`, that is 0x12, length, `Span` message."""
-    length = len(span_message)
-    return b"".join((b"\x12", VARINTS[length] if length < 2048 else encode_varint(length), span_message))
+    return length_delimited(b"\x12", span_message)
 
 
 def _start_and_end(span: Span) -> bytes:
