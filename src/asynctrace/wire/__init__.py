@@ -1,16 +1,19 @@
 """The OTLP bytes: encode a span, scan records, decode. Knows no other folder.
 
-    _varint   numbers and lengths          _scan     where records begin and end
-    _values   attribute values             _decode   bytes back to spans
-    _span     event, link, status, span    _json     OTLP/JSON, both ways
-    _request  request and response         _shrink   a record that is too large
+    _varint   numbers and lengths          _fields   the fields of any message
+    _values   attribute values             _scan     where records begin and end
+    _span     event, link, status, span    _decode   bytes back to spans
+    _request  request and response         _json     OTLP/JSON, both ways
+                                           _shrink   a record that is too large
 
 The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs once a batch or elsewhere.
 """
 
 from __future__ import annotations
 
+from ._decode import ResourceSpans, decode_records, decode_request, decode_response, decode_span
 from ._request import encode_request, encode_resource, encode_response, encode_scope, request_size
+from ._scan import record_trace_id, scan_records
 from ._span import encode_event, encode_link, encode_span, encode_status, frame
 from ._values import encode_any_value, encode_attribute, encode_attributes, encode_key_value
 from ._varint import encode_varint, length_delimited
@@ -36,4 +39,13 @@ __all__ = [
     "encode_response",
     "encode_scope",
     "request_size",
+    # records
+    "record_trace_id",
+    "scan_records",
+    # bytes back to spans
+    "ResourceSpans",
+    "decode_records",
+    "decode_request",
+    "decode_response",
+    "decode_span",
 ]
