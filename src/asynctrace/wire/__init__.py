@@ -3,7 +3,7 @@
     _varint   numbers and lengths          _fields   the fields of any message
     _values   attribute values             _scan     where records begin and end
     _span     event, link, status, span    _decode   bytes back to spans
-    _request  request and response         _json     OTLP/JSON, both ways
+    _request  request and response         _json     OTLP/JSON, and _json_read back
                                            _shrink   a record that is too large
 
 The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs once a batch or elsewhere.
@@ -12,8 +12,11 @@ The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs on
 from __future__ import annotations
 
 from ._decode import ResourceSpans, decode_records, decode_request, decode_response, decode_span
+from ._json import json_request, json_span
+from ._json_read import parse_json_request
 from ._request import encode_request, encode_resource, encode_response, encode_scope, request_size
 from ._scan import record_trace_id, scan_records
+from ._shrink import shrink_record
 from ._span import encode_event, encode_link, encode_span, encode_status, frame
 from ._values import encode_any_value, encode_attribute, encode_attributes, encode_key_value
 from ._varint import encode_varint, length_delimited
@@ -42,10 +45,15 @@ __all__ = [
     # records
     "record_trace_id",
     "scan_records",
+    "shrink_record",
     # bytes back to spans
     "ResourceSpans",
     "decode_records",
     "decode_request",
     "decode_response",
     "decode_span",
+    # OTLP/JSON
+    "json_request",
+    "json_span",
+    "parse_json_request",
 ]
