@@ -51,8 +51,8 @@ class Capture:
             return JSON, encode(_failed(error))
 
     def attribute(self, value: object, key: str = "") -> AttributeValue:
-        """A value as OTLP can carry it: scalars and bytes as such, lists and tuples as tuple, dicts as dict, all
-        else as text. Texts are at most `limits.attribute_bytes`, and so is the JSON text of a container."""
+        """A value as OTLP can carry it: scalars and bytes as such, lists and tuples as tuple, dicts as dict,
+        all else as text. A text is at most `limits.attribute_bytes`, as is a container."""
         try:
             cls = type(value)
             if cls is str:
@@ -72,7 +72,7 @@ class Capture:
             return _failed(error)
 
     def text(self, value: str, limit: int, key: str = "") -> str:
-        """A text (a name, a message), masked and cut to `limit` bytes of UTF-8. Subclasses of str become str."""
+        """A text (a name, a message), masked and cut to `limit` bytes of UTF-8, as an exact str."""
         try:
             if type(value) is not str:
                 value = str.__str__(value)
@@ -81,7 +81,7 @@ class Capture:
             return _failed(error)
 
     def exception(self, exc: BaseException) -> tuple[str, str, str]:
-        """Class, message and stack trace, masked and cut to `limits.attribute_bytes` each; never local variables."""
+        """Class, message and stack trace, masked, cut to `limits.attribute_bytes` each, without local variables."""
         limit = self._attribute_bytes
         try:
             message = self._text(exception_message(exc), limit, "exception.message")
@@ -104,8 +104,8 @@ class Capture:
     def _json(self, value: object, key: str, limit: int) -> bytes:
         """JSON text of at most `limit` bytes.
 
-        The first walk does not look for escapes and lone surrogates, which are rare; when there were some, a second
-        one counts every byte.
+        The first walk does not look for escapes and lone surrogates, which are rare; when there were some, a
+        second one counts every byte.
         """
         for careful in (False, True):
             try:

@@ -1,10 +1,10 @@
 """Texts that are too long: cut to size, with a marker that says how long they were and what they hash to.
 
-- A text is masked before it is cut, on a window of 4 KiB beyond the cut; what comes out never reaches into the
-  last 4 KiB of that window. So a secret that lies across the cut is seen whole by the patterns, and a secret cut
-  by the window's own end is dropped with it.
-- The hash is of the original. Up to 1 MiB it is the whole text's SHA-256; above, `sha256-sampled`: SHA-256 over
-  the first and last 64 KiB and the length, because hashing 50 MB would hold the event loop for 50 ms.
+- A text is masked before it is cut, on a window of 4 KiB beyond the cut; what comes out never reaches into
+  the last 4 KiB of that window. So a secret that lies across the cut is seen whole by the patterns, and a
+  secret cut by the window's own end is dropped with it.
+- The hash is of the original. Up to 1 MiB it is the whole text's SHA-256; above, `sha256-sampled`: SHA-256
+  over the first and last 64 KiB and the length, because hashing 50 MB would hold the event loop for 50 ms.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def text_marker(length: int, unit: str, fingerprint: str) -> str:
 def cut_text(
     text: str, limit: int, mask: Callable[[str], str], size: Callable[[str], int], print_: str
 ) -> str:
-    """An exact str that is too long, masked and cut with its marker, so that `size()` of it is at most `limit`."""
+    """An exact str that is too long, masked and cut with its marker, so that `size()` of it is at most
+    `limit`."""
     return cut_window(text[: limit + SLACK], limit, mask, size, text_marker(len(text), "characters", print_))
 
 
@@ -55,14 +56,16 @@ def cut_bytes_text(
 ) -> str:
     """`cut_text()` for bytes that are UTF-8 as far as can be seen; raises `UnicodeDecodeError` where not."""
     head = value[: limit + SLACK]
-    for missing in range(4):  # the window may end inside a character
-        try:
-            window = head[: len(head) - missing].decode()
-            break
-        except UnicodeDecodeError:
-            if missing == 3:
-                raise
-    return cut_window(window, limit, mask, size, text_marker(len(value), "bytes", print_))
+    return cut_window(_decoded(head), limit, mask, size, text_marker(len(value), "bytes", print_))
+
+
+def _decoded(head: bytes) -> str:
+    try:
+        return head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else the window ends inside a character
+            raise
+        return head[: error.start].decode()
 
 
 def cut_window(

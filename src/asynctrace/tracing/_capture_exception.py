@@ -1,8 +1,9 @@
 """An exception as three texts: class, message, stack trace.
 
-Frames and source lines come from the `traceback` module, without local variables. Causes, contexts and groups are
-followed here and not by `traceback.TracebackException`: from Python 3.12 on that one looks for similar names with
-`dir()` and `hasattr()` on the objects involved, which runs their code, and it follows chains without bound.
+Frames and source lines come from the `traceback` module, without local variables. Causes, contexts and
+groups are followed here and not by `traceback.TracebackException`: from Python 3.12 on that one looks for
+similar names with `dir()` and `hasattr()` on the objects involved, which runs their code, and it follows
+chains without bound.
 """
 
 from __future__ import annotations

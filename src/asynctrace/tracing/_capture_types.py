@@ -1,8 +1,8 @@
 """What can be learned of an object without running a line of its class.
 
-Every function here goes through the C slots of `type`, `object` and the builtin types. `getattr`, `isinstance`,
-`repr`, `hash` and `==` on a stranger are forbidden in this file: each can be answered by user code (a metaclass, a
-`__class__` property, a lazy attribute that queries a store).
+Every function here goes through the C slots of `type`, `object` and the builtin types. `getattr`,
+`isinstance`, `repr`, `hash` and `==` on a stranger are forbidden in this file: each can be answered by user
+code (a metaclass, a `__class__` property, a lazy attribute that queries a store).
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ _BASES: tuple[tuple[type, Kind], ...] = (
     (BaseException, Kind.EXCEPTION),
     (msgspec.Struct, Kind.FIELDS),
 )
-"""The metaclass of each is `type` or one of C or of the standard library: `issubclass` runs nothing of the user's."""
+"""The metaclass of each is `type` or one of C or of the standard library: `issubclass` runs nothing of the
+user's."""
 
 _PRINTED = {
     "datetime": ("date", "timedelta", "timezone"),
@@ -93,7 +94,8 @@ _SIGNS_OF_FIELDS = (
 
 _MOST_KNOWN = 1024
 _known: dict[int, tuple[type, Kind]] = {}
-"""By `id()`, because hashing a class can call its metaclass. The class is kept, so its id cannot be reused."""
+"""By `id()`, because hashing a class can call its metaclass. The class is kept, so its id cannot be
+reused."""
 
 
 def kind_of(cls: type) -> Kind:
@@ -138,7 +140,8 @@ def tuple_names(cls: type) -> tuple[str, ...]:
 
 
 def instance_dict(value: object) -> dict[str, Any] | None:
-    """The object's own `__dict__`, past any property or `__getattribute__` in its way; `None` if it has none."""
+    """The object's own `__dict__`, past any property or `__getattribute__` in its way; `None` if it has
+    none."""
     for base in _mro(type(value)):
         found = _class_dict(base).get("__dict__")
         if type(found) is GetSetDescriptorType:
@@ -148,7 +151,8 @@ def instance_dict(value: object) -> dict[str, Any] | None:
 
 
 def fields_of(value: object) -> Iterator[tuple[str, Any]]:
-    """Public fields that have a value: slots from the base class down, then the `__dict__`. Nothing is computed."""
+    """Public fields that have a value: slots from the base class down, then the `__dict__`. Nothing is
+    computed."""
     for base in reversed(_mro(type(value))):
         for name, member in tuple(_class_dict(base).items()):
             if type(member) is MemberDescriptorType and type(name) is str and name[:1] != "_":

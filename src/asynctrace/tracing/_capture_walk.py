@@ -1,11 +1,11 @@
 """One budgeted walk over a value: a plain, masked copy comes out, small enough to be encoded at once.
 
-- Four budgets: bytes of JSON text, depth, items visited, time. Where one ends, a marker says what is left out.
+- Four budgets: bytes of JSON text, depth, items visited, time. Where one ends, a marker says what is missing.
 - Nothing of the value's own code runs: see `_capture_types`.
-- The items of a container are copied in one C call before they are visited, so a thread that changes the container
-  meanwhile can change the copy's content but not break the walk.
-- Time is looked at every 256 items only, and one pause counts at most a quarter of the budget: a small value is
-  never cut because the operating system ran something else meanwhile.
+- The items of a container are copied in one C call before they are visited, so a thread that changes the
+  container meanwhile cannot break the walk.
+- Time is looked at every 256 items only, and one pause counts at most a quarter of the budget: a small value
+  is never cut because the operating system ran something else meanwhile.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Walk:
         return made
 
     def _size(self, text: str) -> int:
-        """Bytes as a JSON text; escapes count in the careful walk only (they are rare, and counting costs)."""
+        """Bytes as a JSON text; escapes, which are rare, count in the careful walk only."""
         if self._careful:
             return len(encode(text))
         return len(text) + 2 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) + 2
@@ -183,8 +183,8 @@ class Walk:
 
     # --- scalars that are not exact ---
 
-    def _any_text(self, value: object, key: str) -> Plain:
-        return self.text(str.__str__(value), key)  # type: ignore[arg-type]
+    def _any_text(self, value: Any, key: str) -> Plain:
+        return self.text(str.__str__(value), key)
 
     def _any_int(self, value: object, key: str) -> Plain:
         return self.integer(int.__int__(value))  # type: ignore[arg-type]
@@ -293,25 +293,24 @@ class Walk:
         total = total or len(pairs)
         plain: dict[str, Plain] = {}
         decided = self._masker.decided
-        seen = 0
-        for key, value in pairs:
+        key: Any  # str from the middle of the loop on; a narrowing would cost a call
+        for seen, (key, value) in enumerate(pairs):
             if self._exhausted():
                 plain[self._free_key(plain, "…")] = self._left_out(total - seen, "items")
                 break
-            seen += 1
             secret = decided(key) if type(key) is str else None
             if secret is None or self._careful:
                 secret, key = self._new_key(key)
             if key in plain:
-                key = self._free_key(plain, key)  # type: ignore[arg-type]
-            self._bytes -= len(key) + 4  # type: ignore[arg-type]
-            plain[key] = self._secret(value) if secret else self.value(value, key)  # type: ignore[index, arg-type]
+                key = self._free_key(plain, key)
+            self._bytes -= len(key) + 4
+            plain[key] = self._secret(value) if secret else self.value(value, key)
         return plain
 
     def _secret(self, value: object) -> Plain:
-        """Everything under a secret name is replaced, but `None` and booleans: they only say whether there is one."""
+        """All under a secret name is replaced, but `None` and booleans: they only tell whether it is set."""
         self._bytes -= 11
-        return value if value is None or type(value) is bool else MASKED  # type: ignore[return-value]
+        return value if value is None or value is True or value is False else MASKED
 
     def _new_key(self, key: object) -> tuple[bool, str]:
         """A name as masked text, and whether it announces a secret."""

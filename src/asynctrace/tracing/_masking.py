@@ -1,12 +1,12 @@
 """What takes secrets out of a program's values, before they reach the span log.
 
 - By name: a value under `password`, `X-Api-Key`, `session_token` and the like is replaced, whatever it holds.
-- By value: bearer and basic credentials, URLs with a password (the host stays), keys of clouds and services, JWT,
-  PEM blocks, card numbers, `password=…` in texts.
+- By value: bearer and basic credentials, URLs with a password (the host stays), keys of clouds and services,
+  JWT, PEM blocks, card numbers, `password=…` in texts.
 - Then the user's own masker. When it fails, its field is replaced, and only that.
 
-A secret becomes `[masked]`. Nothing here raises, and what is cached (decisions about names) holds no secret: a name
-that itself looks like a secret is decided anew each time.
+A secret becomes `[masked]`. Nothing here raises, and what is cached (decisions about names) holds no secret:
+a name that itself looks like a secret is decided anew each time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _LONGEST_CACHED = 128
 class Masker:
     """Decides what is a secret. Safe from any thread.
 
-    `keys` and `values` are further regular expressions: names (searched, ignoring case) and texts (each match is
-    replaced). Their running time is the caller's business. Raises `ConfigurationError` for a pattern that does not
-    compile or a `custom` that cannot be called.
+    `keys` and `values` are further regular expressions: names (searched, ignoring case) and texts (each
+    match is replaced). Their running time is the caller's business. Raises `ConfigurationError` for a
+    pattern that does not compile or a `custom` that cannot be called.
     """
 
     __slots__ = ("_custom", "_decisions", "_enabled", "_keys", "_on_error", "_values", "decided")
@@ -65,7 +65,8 @@ class Masker:
     def from_option(
         cls, mask: MaskOption = None, on_error: Callable[[BaseException], None] | None = None
     ) -> Masker:
-        """For the option `mask=`: `None` is the built-in rules, `False` none at all, a function comes after them."""
+        """For the option `mask=`: `None` is the built-in rules, `False` none at all, a function comes after
+        them."""
         if mask is False:
             return cls(enabled=False)
         return cls(mask, on_error=on_error)
@@ -81,7 +82,8 @@ class Masker:
         return self._decide(key) if secret is None else secret
 
     def mask_text(self, text: str) -> str:
-        """The text without its secrets; the same object when there is none. Does not call the custom masker."""
+        """The text without its secrets; the same object when there is none. Does not call the custom
+        masker."""
         if not self._enabled:
             return text
         masked = mask_secrets(text)

@@ -1,7 +1,8 @@
 """Which names announce a secret.
 
-A name is split into its words (`X-Api-Key`, `apiKey` and `api_key` are all *api*, *key*), and the words decide:
-`session_token` is a secret, `input_tokens`, `token_count`, `time_to_first_token` and `author` are not.
+A name is split into its words (`X-Api-Key`, `apiKey` and `api_key` are all *api*, *key*), and the words
+decide: `session_token` is a secret, `input_tokens`, `token_count`, `time_to_first_token` and `author` are
+not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ _PUBLIC_AUTHORIZATION = _words("endpoint url uri server servers type status mode
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether a value under this name must not be shown. Linear in the length of the name, which is bounded."""
+    """Whether a value under this name must not be shown. Linear in the length of the name, which is
+    bounded."""
     if len(name) > 2 * _LONGEST:
         name = f"{name[:_LONGEST]} {name[-_LONGEST:]}"
     words = [word.lower() for word in _WORDS(name)]

@@ -1,8 +1,8 @@
 """Which texts are a secret, whatever their name.
 
 - A text without a secret is returned as it is: the same object.
-- Every pattern takes time linear in the text, whoever wrote it: no pattern can scan a stretch twice that it did
-  not consume, except by a fixed number of characters.
+- Every pattern takes time linear in the text, whoever wrote it: what a pattern does not consume it scans only
+  once, or a fixed number of times.
 - Literal checks come before any pattern: an ordinary text costs a dozen `in`, of about 12 ns each.
 """
 
@@ -26,26 +26,41 @@ _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----[\s\S]*?(?:-----END [A-Z0-9 ]
 _USERINFO = re.compile(r"://[^/\s:@\"'<>]{0,256}:[^/\s\"'<>]+@")
 
 _SCHEME = re.compile(
-    r"(?i:\b(bearer|basic))([ \t]{1,8}|%20|\+)"
+    r"([Bb](?<![A-Za-z0-9_].)(?i:earer|asic))([ \t]{1,8}|%20|\+)"
     r"(?!(?i:auth|token|schem|head|cred)[a-z]*(?![\w.~+/=-]))([A-Za-z0-9._~+/=-]{4,})"
 )
 
 _ASSIGNMENT = re.compile(
-    r"""((?i:passw(?:or)?d|passphrase|pwd|secret|token|cookie|credentials?|authorization|jwt
-            |(?:api|access|private|secret|account|auth|signing|encryption|sharedaccess|shared[_-]access)[_-]?key
-            |sharedaccesssignature|x-amz-signature|[?&;]sig))
-        (?: =  (?!["'\s]) [^\s&;,"'<>)\]}\\]+                             # password=hunter2, ?token=…&
-          | (?P<close>\\?["']?) \s{0,4} [=:] \s{0,4}
-            (?: (?P<open>\\?["']) [^"'\\\n]+                               # "password": "…", password = '…'
-              | (?=[^\s,;"'<>]{0,64}?[0-9!@\#$%^*]) [^\s,;"'<>)\]}\\]+     # password: hunter2
-            )
-        )""",
+    r"""([PpSsTtCcAaJjEeXx?&;]
+          (?>(?<=[Pp])(?i:assw(?:or)?d|assphrase|wd|rivate[_-]?key)
+            |(?<=[Ss])(?i:ecret(?:[_-]?key)?|igning[_-]?key|hared[_-]?access[_-]?(?:key|signature))
+            |(?<=[Tt])(?i:oken)
+            |(?<=[Cc])(?i:ookie|redentials?)
+            |(?<=[Aa])(?i:uthorization|(?:pi|ccess|ccount|uth)[_-]?key)
+            |(?<=[Jj])(?i:wt)
+            |(?<=[Ee])(?i:ncryption[_-]?key)
+            |(?<=[Xx])(?i:-amz-signature)
+            |(?<=[?&;])sig)
+          (?: =(?!["'\s])                                       # password=hunter2, ?token=…&
+            | \\?["']?\s{0,4}[=:]\s{0,4}
+              (?: (?P<quote>\\?["'])                            # "password": "…", password = '…'
+                | (?=[^\s,;"'<>]{0,64}?[0-9!@\#$%^*]) )))       # password: hunter2
+        (?(quote) [^"'\\\n]+ | [^\s&;,"'<>)\]}\\]+)""",
     re.VERBOSE,
 )
 """A name followed by its value: query strings, reprs, JSON text, YAML, source lines of a stack trace.
 
-`token: str` and `Unexpected token: end` are no secrets: without quotes, after a colon or spaces, the value must
-have a digit or a sign within its first 64 characters."""
+`token: str` and `Unexpected token: end` are no secrets: without quotes, after a colon or spaces, the value
+must have a digit or a sign within its first 64 characters."""
+
+_COOKIE_HEADER = re.compile(r"""([Cc](?i:ookie)\\?["']?:[ ]{0,4}\\?["']?)(?=[^\s=;"']{1,64}=)[^\r\n"'\\]+""")
+"""To the end of the line: each of the pairs may be the session."""
+
+_AUTHORIZATION_HEADER = re.compile(
+    r"""([Aa](?i:uthorization)\\?["']?:[ ]{0,4}\\?["']?[A-Za-z-]{1,20}[ ])"""
+    r"""(?=[^\s"',]{0,64}?[0-9])[^\s"',\\]+"""
+)
+"""Schemes other than bearer and basic (`Token …`, `ApiKey …`)."""
 
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*")
 
@@ -160,6 +175,7 @@ def _is_basic_auth(token: str) -> bool:
         return False
 
 
+_KEEP_NAME = rf"\g<1>{MASKED}"
 _ASSIGNED_WORDS = (
     "pass",
     "secret",
@@ -176,16 +192,14 @@ _ASSIGNED_WORDS = (
 
 def _mask_assignments(text: str) -> str:
     lowered = text.lower()
+    if "cookie" in lowered:
+        text = _COOKIE_HEADER.sub(_KEEP_NAME, text)
+    if "authorization" in lowered:
+        text = _AUTHORIZATION_HEADER.sub(_KEEP_NAME, text)
     for word in _ASSIGNED_WORDS:
         if word in lowered:
-            return _ASSIGNMENT.sub(_mask_assignment, text)
+            return _ASSIGNMENT.sub(_KEEP_NAME, text)
     return text
-
-
-def _mask_assignment(match: re.Match[str]) -> str:
-    whole, name = match[0], match[1]
-    value = whole[len(name) :].lstrip("\\\"' \t\r\n=:")
-    return whole[: len(whole) - len(value)] + MASKED
 
 
 def _mask_jwt(match: re.Match[str]) -> str:
@@ -214,54 +228,42 @@ def _card_masker() -> Callable[[re.Match[str]], str]:
     return mask
 
 
-_GROUPS = re.compile(r"[0-9]+")
+_CANDIDATE = re.compile(
+    r"(?<![0-9])([0-9]{4})(?:[0-9]{9,15}|([ -])[0-9]{4}\2[0-9]{4}\2[0-9]{1,4}(\2[0-9]{3})?"
+    r"|([ -])[0-9]{6}\4[0-9]{4,5})(?![0-9])"
+)
+"""Digits at a stretch, and the ways cards print them: 4-4-4-4, 4-4-4-4-3, 4-6-4, 4-6-5."""
 
 
 def _mask_groups(run: str, most: int) -> tuple[str, int]:
-    """Digits in groups: the run as a whole, single groups, and the ways cards print (4-4-4-4-3, 4-6-5)."""
-    digits = run.replace(" ", "").replace("-", "") if len(run) <= 38 else ""
-    if 13 <= len(digits) <= 19 and is_card_number(digits):
+    """A run of digits with dashes or spaces: as a whole, then each candidate in it, overlapping ones too."""
+    if len(run) <= 38 and _is_spaced_card(run):
         return MASKED, 1
     parts: list[str] = []
-    end = checked = place = 0
-    groups = [found.span() for found in _GROUPS.finditer(run)]
-    while place < len(groups) and checked <= most:
-        start = groups[place][0]
-        if groups[place][1] - start != 4 and groups[place][1] - start < 13:
-            place += 1
-            continue
+    kept = checked = place = 0
+    while checked < most and (found := _CANDIDATE.search(run, place)) is not None:
         checked += 1
-        size = _card_groups(run, groups, place)
-        if size:
-            parts += run[end:start], MASKED
-            end = groups[place + size - 1][1]
-        place += size or 1
-    parts.append(MASKED if place < len(groups) else run[end:])
+        end = found.end() if _is_spaced_card(found[0]) else 0
+        if not end and found[3] and _is_spaced_card(run[found.start() : found.start(3)]):
+            end = found.start(3)
+        if end:
+            parts += run[kept : found.start()], MASKED
+            kept = end
+        place = end or found.end(1)
+    parts.append(run[kept:] if checked < most else MASKED)
     return "".join(parts), checked
 
 
-def _card_groups(run: str, groups: list[tuple[int, int]], place: int) -> int:
-    """How many groups from `place` on make a card number; 0 for none."""
-    sizes = [end - start for start, end in groups[place : place + 5]]
-    if sizes[0] >= 13:
-        return int(sizes[0] <= 19 and is_card_number(run[groups[place][0] : groups[place][1]]))
-    if sizes[1:3] == [4, 4]:
-        wanted = [5, 4] if len(sizes) == 5 and sizes[3:] == [4, 3] else [4]
-        wanted = wanted if len(sizes) >= 4 and sizes[3] <= 4 else []
-    else:
-        wanted = [3] if sizes[1:] and sizes[1] == 6 and sizes[2:3] in ([4], [5]) else []
-    for size in wanted:
-        text = run[groups[place][0] : groups[place + size - 1][1]]
-        if is_card_number(text.replace(" ", "").replace("-", "")):
-            return size
-    return 0
+def _is_spaced_card(text: str) -> bool:
+    digits = text.replace(" ", "").replace("-", "")
+    return 13 <= len(digits) <= 19 and is_card_number(digits)
 
 
 _DOUBLED = bytes.maketrans(b"0123456789", bytes(digit * 2 - 9 * (digit > 4) for digit in range(10)))
 
 
 def is_card_number(digits: str) -> bool:
-    """Issuer prefix and length as the networks publish them, and the checksum of ISO/IEC 7812-1, annex B (Luhn)."""
+    """Issuer prefix and length as the networks publish them, and the checksum of ISO/IEC 7812-1 (Luhn)."""
     if not _has_issuer(digits):
         return False
     raw = digits.encode("ascii")
