@@ -81,7 +81,7 @@ class Capture:
             return _failed(error)
 
     def exception(self, exc: BaseException) -> tuple[str, str, str]:
-        """Class, message and stack trace, masked, cut to `limits.attribute_bytes` each, without local variables."""
+        """Class, message, stack trace; masked and cut to `limits.attribute_bytes`, no local variables."""
         limit = self._attribute_bytes
         try:
             message = self._text(exception_message(exc), limit, "exception.message")
