@@ -18,11 +18,10 @@ __all__ = ["run_aside"]
 T = TypeVar("T")
 
 
-async def run_aside(work: Callable[[], T], *, wait_when_cancelled: bool = False) -> T:
+async def run_aside(work: Callable[[], T]) -> T:
     """The result of `work()`, run in a thread; its exception is raised here.
 
-    A thread cannot be cancelled. With `wait_when_cancelled` the cancellation goes on once the work is over:
-    for work on memory or files that the caller gives away afterwards.
+    A thread cannot be cancelled: when the caller is, the work goes on alone. So it works on copies.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
@@ -31,15 +30,7 @@ async def run_aside(work: Callable[[], T], *, wait_when_cancelled: bool = False)
         thread.start()
     except RuntimeError:
         return work()
-    if not wait_when_cancelled:
-        return await answer
-    try:
-        return await asyncio.shield(answer)
-    except asyncio.CancelledError:
-        await asyncio.wait([answer])
-        if not answer.cancelled():
-            answer.exception()  # looked at: the cancellation is what the caller hears of
-        raise
+    return await answer
 
 
 def _work_and_tell(work: Callable[[], T], loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T]) -> None:

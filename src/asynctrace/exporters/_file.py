@@ -44,6 +44,10 @@ FLAGS: Final = (
     | getattr(os, "O_CLOEXEC", 0)
 )
 
+LOCK_ATTEMPTS: Final = 200
+LOCK_PAUSE: Final = 0.01
+"""Seconds. Together two: a process that keeps the lock longer has stopped, and the lane should know."""
+
 SETTINGS_ERRORS: Final = frozenset(
     {
         errno.EACCES,
@@ -75,10 +79,9 @@ class FileExporter:
 
     async def export(self, batch: Batch) -> ExportResult:
         """Write the batch as one line."""
-        parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
-        write = functools.partial(self._write, parts)
+        request = b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload))
         try:
-            await run_aside(write, wait_when_cancelled=True)
+            await run_aside(functools.partial(self._write, request))
         except OSError as error:
             reason = f"file_{errno.errorcode.get(error.errno or 0, 'error').lower()}"
             if error.errno in SETTINGS_ERRORS:
@@ -92,8 +95,8 @@ class FileExporter:
     def __repr__(self) -> str:
         return f"FileExporter({self._path!r}, name={self._name!r})"
 
-    def _write(self, parts: list[bytes | memoryview]) -> None:
-        line = json_request(decode_request(b"".join(parts))) + b"\n"
+    def _write(self, request: bytes) -> None:
+        line = json_request(decode_request(request)) + b"\n"
         with self._writing, _opened(self._path) as descriptor, _locked(descriptor):
             _append(descriptor, line)
 
@@ -112,19 +115,24 @@ def _opened(path: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _locked(descriptor: int) -> Iterator[None]:
-    """Other processes wait their turn, where the file system knows locks."""
+    """Other processes wait their turn, where the file system knows locks. Closing the file unlocks it."""
     try:
         import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except (ImportError, OSError):
+    except ImportError:  # no locks on this system
         yield
         return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    pause = threading.Event()
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if attempt == LOCK_ATTEMPTS - 1:
+                raise
+            pause.wait(LOCK_PAUSE)
+        except OSError:
+            break  # a file system without locks
+    yield
 
 
 def _append(descriptor: int, line: bytes) -> None:

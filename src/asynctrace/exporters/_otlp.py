@@ -3,9 +3,8 @@
 The body of a request is the batch's own slices under one header: nothing is encoded again. Each `export()` is
 one request; what the answer means stands in `_answers`, what can go wrong on the way in `_transport`.
 
-Promises: constructing loads neither aiohttp nor ssl; one session for each event loop, made in it; a repeated
-batch has the same `x-asynctrace-key`; no message and no `repr` shows a credential; the requests are nobody's
-spans.
+Promises: constructing does not load aiohttp; one session for each event loop, made in it; a repeated batch has
+the same `x-asynctrace-key`; no message and no `repr` shows a credential; the requests are nobody's spans.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import functools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -80,8 +79,8 @@ class OTLPExporter:
         clock: Clock | None = None,
     ) -> None:
         self._name = name
+        self._settings = checked_settings(endpoint, headers, timeout, compression)
         self._given = (endpoint, dict(headers) if headers is not None else None, timeout, compression)
-        self._settings = checked_settings(*self._given)
         self._encoding = checked_encoding(encoding)
         self._ca_file = checked_ca_file(ca_file)
         self._clock = clock
@@ -142,7 +141,9 @@ class OTLPExporter:
         if result.outcome is not Outcome.SETTLED or result.rejected:
             self._by_reason[result.reason] += 1
         if message and result.reason not in self._told:
-            self._told.add(result.reason)  # once for each reason: a backend that is away says so in every answer
+            self._told.add(
+                result.reason
+            )  # once for each reason: a backend that is away says so in every answer
             _log_message(self._name, result, message)
         return result
 
@@ -207,17 +208,16 @@ class OTLPExporter:
     # its body
 
     async def _body(self, batch: Batch) -> bytes:
-        """What takes long is done beside the loop, and is over before the batch is given back."""
-        parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
-        make = functools.partial(_make_body, parts, self._encoding, self._settings.compression)
+        """What takes long is done beside the loop, on a copy: the batch is valid only while we are asked."""
+        plain = b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload))
+        make = functools.partial(_make_body, plain, self._encoding, self._settings.compression)
         is_plain = self._encoding == "protobuf" and self._settings.compression == "none"
         if is_plain or batch.size < COMPRESS_ASIDE_FROM:
             return make()
-        return await run_aside(make, wait_when_cancelled=True)
+        return await run_aside(make)
 
 
-def _make_body(parts: Sequence[bytes | memoryview], encoding: str, compression: str) -> bytes:
-    body = b"".join(parts)
+def _make_body(body: bytes, encoding: str, compression: str) -> bytes:
     if encoding == "json":
         body = json_request(decode_request(body))
     return _COMPRESS[compression](body)
