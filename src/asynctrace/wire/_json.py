@@ -5,7 +5,7 @@ are numbers, names are camelCase. 64-bit integers are decimal text, bytes are ba
 has no number for is `"NaN"`, `"Infinity"` or `"-Infinity"`.
 
 Promises: the same limits and replacements as in the binary encoding (`_values`); a span always has its ids,
-name, kind, times and status, other fields only when they hold something; `parse_json_request()` reads it back.
+name, kind, times and status, other fields only when they hold something; `parse_json_request()` reads it.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """

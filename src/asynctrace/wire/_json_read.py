@@ -3,9 +3,9 @@
 Promises, for every sequence of bytes
 
 1. The answer is spans or a `WireError` that names the place, nothing else.
-2. Read are: what `_json` writes; what the JSON mapping of protobuf allows (integers as number or text, `null` for
-   a default, unknown fields, base64 in both alphabets, with or without padding); hex ids in either case; and enum
-   names, although OTLP forbids them. Field names are camelCase only, as OTLP wants them.
+2. Read are: what `_json` writes; what the JSON mapping of protobuf allows (integers as number or text, `null`
+   for a default, unknown fields, base64 in both alphabets, with or without padding); hex ids in either case;
+   and enum names, although OTLP forbids them. Field names are camelCase only, as OTLP wants them.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """

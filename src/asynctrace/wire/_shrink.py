@@ -4,8 +4,8 @@ Promises
 
 1. The result is a record that parses, is no longer than the limit, and has the ids, times, name, kind, status
    code, events and links of the original. Only values of attributes, and the status message, are replaced.
-2. What is replaced says so: `[asynctrace: cut, <n> bytes, sha256 <16 hex>]`, with the length and the hash of what
-   stood there (the UTF-8 of a text; the encoded `AnyValue` of anything else): the original can be recognized.
+2. What is replaced says so: `[asynctrace: cut, <n> bytes, sha256 <16 hex>]`, with the length and the hash of
+   what stood there (the UTF-8 of a text; the encoded `AnyValue` of anything else).
 3. Inputs and outputs go first, then the largest value, until the record fits.
 """
 
