@@ -14,13 +14,23 @@ from hashlib import sha256
 
 from ._masking import MASKED, MASKER_FAILED
 
-__all__ = ["SLACK", "cut_bytes_text", "cut_text", "cut_window", "fit_utf8", "fingerprint", "text_marker"]
+__all__ = [
+    "SAMPLE",
+    "SLACK",
+    "cut_bytes_text",
+    "cut_text",
+    "cut_window",
+    "fit_utf8",
+    "sampled",
+    "fingerprint",
+    "text_marker",
+]
 
 SLACK = 4096
 """Characters behind the cut that the masker sees too: longer than any usual key or token."""
 
 _WHOLE = 1024 * 1024
-_SAMPLE = 64 * 1024
+SAMPLE = 64 * 1024
 
 
 def fingerprint(value: str | bytes, whole: int = _WHOLE) -> str:
@@ -28,10 +38,12 @@ def fingerprint(value: str | bytes, whole: int = _WHOLE) -> str:
     length = len(value)
     if length <= whole:
         return f"sha256 {sha256(_raw(value)).hexdigest()}"
-    sample = sha256(_raw(value[:_SAMPLE]))
-    sample.update(_raw(value[-_SAMPLE:]))
-    sample.update(b"%d" % length)
-    return f"sha256-sampled {sample.hexdigest()}"
+    return sampled(_raw(value[:SAMPLE]), _raw(value[-SAMPLE:]), length)
+
+
+def sampled(head: bytes, tail: bytes, length: int) -> str:
+    """`sha256-sampled …` of the first and last 64 Ki units and the length."""
+    return f"sha256-sampled {sha256(b'%b%b%d' % (head, tail, length)).hexdigest()}"
 
 
 def _raw(value: str | bytes) -> bytes:

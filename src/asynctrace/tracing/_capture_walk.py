@@ -4,8 +4,8 @@
 - Nothing of the value's own code runs: see `_capture_types`.
 - The items of a container are copied in one C call before they are visited, so a thread that changes the
   container meanwhile cannot break the walk.
-- Time is looked at every 256 items only, and one pause counts at most a quarter of the budget: a small value
-  is never cut because the operating system ran something else meanwhile.
+- Time is looked at every 64 items only, and one pause counts at most a quarter of the budget: a value of less
+  than 256 items is never cut because the operating system ran something else meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ._capture_cut import SLACK, cut_bytes_text, cut_text, fingerprint, fit_utf8
+from ._capture_cut import SAMPLE, SLACK, cut_bytes_text, cut_text, fingerprint, fit_utf8, sampled
 from ._capture_types import (
     Kind,
     exception_args,
@@ -46,7 +46,7 @@ _MARKER_ROOM = 80
 """Bytes of the marker that each open container may still need."""
 _HASHED = 1024 * 1024
 """Bytes hashed whole in one walk."""
-_PERIOD = 256
+_PERIOD = 64
 _PERIOD_WITH_USER_CODE = 16
 _BITS_AS_TEXT = 4096
 """`str()` of an integer takes quadratic time."""
@@ -194,6 +194,9 @@ class Walk:
 
     def _any_bytes(self, value: object, key: str) -> Plain:
         """Text when it is UTF-8, else a marker with length and hash."""
+        length = _bytes_length(value)
+        if type(value) is not bytes and length > _HASHED:
+            return self._charge(f"[asynctrace: {length} bytes, {_sampled(value, length)}]")
         raw = _exact_bytes(value)
         mask: Callable[[str], str] = lambda window: self._masked(key, window)  # noqa: E731
         try:
@@ -384,12 +387,24 @@ _ITERATE: dict[type, tuple[Callable[[Any], Iterator[object]], Callable[[Any], in
 }
 
 
+def _bytes_base(value: object) -> Any:
+    return bytes if issubclass(type(value), bytes) else bytearray
+
+
+def _bytes_length(value: object) -> int:
+    length: int = _bytes_base(value).__len__(value)
+    return length
+
+
 def _exact_bytes(value: object) -> bytes:
     """Exact bytes of the base class's content; a bytearray or subclass is copied."""
-    if type(value) is bytes:
-        return value
-    base: Any = bytes if issubclass(type(value), bytes) else bytearray
-    return bytes(base.__getitem__(value, slice(None)))
+    return value if type(value) is bytes else bytes(_bytes_base(value).__getitem__(value, slice(None)))
+
+
+def _sampled(value: object, length: int) -> str:
+    """The fingerprint of a long bytearray or subclass of bytes, of which only the ends are copied."""
+    part = _bytes_base(value).__getitem__
+    return sampled(bytes(part(value, slice(SAMPLE))), bytes(part(value, slice(-SAMPLE, None))), length)
 
 
 def _is_container(value: object) -> bool:

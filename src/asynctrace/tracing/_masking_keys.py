@@ -27,10 +27,10 @@ _ALWAYS = _words("""
 """)
 """Words that make any name a secret one."""
 
-_INSIDE = _words("""
-    password passwd passphrase secretkey privatekey accesskey apikey authkey credential clientsecret
-    authtoken accesstoken refreshtoken sessiontoken bearertoken apitoken idtoken middlewaretoken
-""")
+_INSIDE = re.compile(
+    "password|passwd|passphrase|secretkey|privatekey|accesskey|apikey|authkey|credential|clientsecret"
+    "|authtoken|accesstoken|refreshtoken|sessiontoken|bearertoken|apitoken|idtoken|middlewaretoken"
+).search
 """Parts of words in names written without any border (`dbpassword`, `APIKEY`)."""
 
 _OWNERS_OF_KEYS = _words("""
@@ -54,7 +54,7 @@ def names_a_secret(name: str) -> bool:
     if len(name) > 2 * _LONGEST:
         name = f"{name[:_LONGEST]} {name[-_LONGEST:]}"
     words = [word.lower() for word in _WORDS(name)]
-    if not _ALWAYS.isdisjoint(words) or any(part in word for word in words for part in _INSIDE):
+    if not _ALWAYS.isdisjoint(words) or _INSIDE(" ".join(words)):
         return True
     return any(_decides(word, words, place) for place, word in enumerate(words))
 
