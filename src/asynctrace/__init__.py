@@ -1,0 +1,139 @@
+"""Tracing for asyncio programs that can tell you what became of every span.
+
+    wire/         the OTLP bytes: encode a span, scan records, decode        (knows no other folder)
+    tracing/      1  where spans are made: runs, components, capture, masking, sampling
+    spanlog/      2  where spans wait: segments, bounds, cursors
+    delivery/     3  who moves them: lanes, batching, retry, receipts
+    exporters/    4  where they leave: OTLP, console, file, memory
+    runtime/      assembly: the tracer's life, event loops, the environment, the exit
+    testing/      the kit for tests of traced programs: captured spans, clocks, ids, a backend that fails
+    collector/    another program with the same stages: receive, queue, store
+    cli.py        the command `asynctrace`
+    _contracts.py what the stages say to one another; _errors.py every exception; both: read these first
+"""
+
+from ._contracts import (
+    Batch,
+    Clock,
+    Ending,
+    Exporter,
+    ExportResult,
+    IdSource,
+    LaneReceipt,
+    Link,
+    Outcome,
+    Receipt,
+    Resource,
+    Span,
+    SpanKind,
+    StatusCode,
+)
+from ._errors import (
+    AsynctraceError,
+    ConfigurationError,
+    DeliveryError,
+    DeliveryTimeout,
+    MisuseError,
+    SpansLost,
+    WireError,
+)
+from .delivery import DeliveryOptions, LaneStatistics
+from .runtime import (
+    Statistics,
+    Tracer,
+    add_log,
+    configure,
+    default_tracer,
+    end_tracers,
+    flush,
+    flush_sync,
+    receipt,
+    set_outputs,
+    shutdown,
+    shutdown_sync,
+    start_tracers,
+    statistics,
+    trace,
+    trace_component,
+)
+from .runtime._resource import SDK_VERSION as __version__
+from .spanlog import DropNewest, DropOldest, WaitForRoom
+from .tracing import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ComponentTraceContext,
+    Limits,
+    ParentBased,
+    Sampler,
+    TraceContext,
+    TraceIdRatio,
+    bind,
+    current_component,
+    current_trace,
+    suppress,
+)
+
+__all__ = [
+    # a tracer and its options
+    "Tracer",
+    "configure",
+    "default_tracer",
+    "DeliveryOptions",
+    "Limits",
+    "DropNewest",
+    "DropOldest",
+    "WaitForRoom",
+    # where spans are made
+    "trace",
+    "trace_component",
+    "TraceContext",
+    "ComponentTraceContext",
+    "current_trace",
+    "current_component",
+    "add_log",
+    "set_outputs",
+    "start_tracers",
+    "end_tracers",
+    "bind",
+    "suppress",
+    "Sampler",
+    "ALWAYS_ON",
+    "ALWAYS_OFF",
+    "TraceIdRatio",
+    "ParentBased",
+    # what became of them
+    "flush",
+    "flush_sync",
+    "shutdown",
+    "shutdown_sync",
+    "receipt",
+    "Receipt",
+    "LaneReceipt",
+    "statistics",
+    "Statistics",
+    "LaneStatistics",
+    # where they leave
+    "Exporter",
+    "ExportResult",
+    "Outcome",
+    "Batch",
+    # spans as values
+    "Span",
+    "SpanKind",
+    "StatusCode",
+    "Ending",
+    "Link",
+    "Resource",
+    # seams
+    "Clock",
+    "IdSource",
+    # errors
+    "AsynctraceError",
+    "ConfigurationError",
+    "MisuseError",
+    "DeliveryError",
+    "DeliveryTimeout",
+    "SpansLost",
+    "WireError",
+    "__version__",
+]

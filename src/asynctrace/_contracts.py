@@ -279,6 +279,9 @@ class SpanSink(Protocol):
     def append_sync(self, record: bytes) -> None:
         """`append()` for threads without a running event loop."""
 
+    def refuse(self, reason: str) -> None:
+        """Count a span that ends without a record, as dropped for `reason`."""
+
 
 class Clock(Protocol):
     """Both clocks in integer nanoseconds."""

@@ -1,0 +1,8 @@
+"""Who moves spans: lanes, batching, retry, receipts. Knows no concrete exporter and nothing of how spans are made."""
+
+from ._batch import RecordBatch
+from ._delivery import Delivery
+from ._lane import LaneState, LaneStatistics
+from ._options import DeliveryOptions
+
+__all__ = ["Delivery", "DeliveryOptions", "LaneState", "LaneStatistics", "RecordBatch"]

@@ -1,0 +1,36 @@
+"""Assembly: the tracer's life, event loops, the environment, the exit. The only folder that touches the outside."""
+
+from ._functions import (
+    add_log,
+    end_tracers,
+    flush,
+    flush_sync,
+    receipt,
+    set_outputs,
+    start_tracers,
+    statistics,
+    trace,
+    trace_component,
+)
+from ._registry import configure, default_tracer, set_default, shutdown, shutdown_sync
+from ._tracer import Statistics, Tracer
+
+__all__ = [
+    "Statistics",
+    "Tracer",
+    "add_log",
+    "configure",
+    "default_tracer",
+    "end_tracers",
+    "flush",
+    "flush_sync",
+    "receipt",
+    "set_default",
+    "set_outputs",
+    "shutdown",
+    "shutdown_sync",
+    "start_tracers",
+    "statistics",
+    "trace",
+    "trace_component",
+]

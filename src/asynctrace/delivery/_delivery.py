@@ -1,0 +1,332 @@
+"""Delivery: all lanes of one tracer, where they run, and those who wait for them.
+
+    append ─▶ on_ready() ─▶ home alive? ─ yes ─▶ wake its drivers
+                                        └ no ──▶ a running loop in this thread? its loop becomes the home
+                                                 else a thread with a loop of its own
+
+Promises:
+
+1. `flush()` returns when every lane has settled everything below a fixed watermark, and not before.
+2. Whoever waits, waits for its own watermark: cancelling one waiter disturbs no other and no lane.
+3. A loop that ends takes no span with it: its lanes drain, and what is left moves to the next home.
+4. Records are freed once every lane is past them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from weakref import WeakSet
+
+from .._contracts import Exporter, LaneReceipt, Receipt, Resource, Scope
+from .._diagnostics import Diagnostics
+from .._errors import DeliveryError, DeliveryTimeout
+from ..spanlog import SpanLog
+from ..wire import encode_resource, encode_scope
+from ._batch import RecordBatch
+from ._driver import LaneDriver
+from ._home import Home
+from ._lane import Lane, LaneStatistics
+from ._options import DeliveryOptions
+from ._waiters import Waiter, Waiters
+from ._window import Window
+
+__all__ = ["Delivery"]
+
+_NEVER = 1 << 62
+
+_CLOSE_TIMEOUT = 5.0
+"""Seconds that an exporter may take to close."""
+
+_FINISH_TIMEOUT = 15.0
+"""Seconds for the lanes to leave their loop: giving up requests and closing exporters have 5 each."""
+
+_SETTLING_TIME = 1.0
+"""Seconds after which a loop whose lanes were cancelled, and which still runs, gets its lanes back."""
+
+
+class Delivery:
+    """Moves what `log` holds to `exporters`, one lane each, by name.
+
+    `log_id` names the log for ever, in the keys of its batches; `new_context` makes the context that lanes run in;
+    `drain_timeout` is how long (seconds) lanes that are cancelled may go on to drain.
+    """
+
+    def __init__(
+        self,
+        log: SpanLog,
+        exporters: Sequence[tuple[str, Exporter]],
+        *,
+        options: DeliveryOptions,
+        resource: Resource,
+        scope: Scope,
+        log_id: str,
+        drain_timeout: float,
+        diagnostics: Diagnostics,
+        random: Callable[[], float],
+        new_context: Callable[[], Context],
+    ) -> None:
+        self._log = log
+        self._options = options
+        self._resource = resource
+        self._resource_bytes = encode_resource(resource)
+        self._scope_bytes = encode_scope(scope)
+        self._log_id = log_id
+        self._drain_timeout = drain_timeout
+        self._diagnostics = diagnostics
+        self._new_context = new_context
+        self._lanes = [(Lane(name, log, options, random), exporter) for name, exporter in exporters]
+        self._lock = threading.RLock()
+        self._home: Home | None = None
+        self._is_moving = False
+        self._is_finished = False
+        self._has_run = False
+        self._left_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._waiters = Waiters()
+        self._told_losses = 0
+
+    # Waking ------------------------------------------------------------------------------------------------------
+
+    def on_ready(self) -> None:
+        """Records are ready. From any thread, a signal handler, a finaliser; never raises, never waits."""
+        self._log.wake_at = _NEVER
+        home = self._home
+        if home is None or not home.is_alive or not home.call(home.wake):
+            self.ensure_running()
+
+    def ensure_running(self) -> None:
+        """Give the lanes a home if they have none: the loop that runs in this thread, or a thread of their own."""
+        with self._lock:
+            if self._is_moving or self._is_finished or (self._home is not None and self._home.is_alive):
+                return
+            self._is_moving = True
+            try:
+                self._move()
+            finally:
+                self._is_moving = False
+
+    def _move(self) -> None:
+        home = Home(self._make_drivers, self._home_ended)
+        loop = asyncio._get_running_loop()
+        if loop is not None and loop in self._left_loops:
+            return  # it is ending: what is left waits for the next loop
+        self._home = home
+        self._has_run = True
+        if loop is not None:
+            home.move_in(loop)
+            return
+        try:
+            home.move_into_own_thread()
+        except RuntimeError:  # the interpreter is shutting down: the last flush will find the records
+            self._home = None
+
+    def _make_drivers(self, loop: asyncio.AbstractEventLoop) -> Sequence[LaneDriver]:
+        return [
+            LaneDriver(
+                lane,
+                exporter,
+                loop=loop,
+                context=self._new_context(),
+                options=self._options,
+                make_batch=self._make_batch,
+                diagnostics=self._diagnostics,
+                drain_timeout=self._drain_timeout,
+                on_progress=self._progressed,
+                on_wait=self._set_wake,
+                on_broken=self._broke,
+            )
+            for lane, exporter in self._lanes
+        ]
+
+    def _home_ended(self, home: Home) -> None:
+        """The drivers have left their loop, because it ends or somebody cancelled every task in it."""
+        with self._lock:
+            if self._home is home:
+                self._home = None
+        if self._is_finished:
+            return
+        self._log.wake_at = self._log.appended + 1
+        waiting_loop = self._waiters.a_running_loop()
+        if waiting_loop is not None:
+            waiting_loop.call_soon_threadsafe(self.ensure_running)
+        self._left_loops.add(home.loop)
+        if not home.loop.is_closed():
+            home.loop.call_later(_SETTLING_TIME, self._come_back, home.loop)
+
+    def _come_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop goes on after all."""
+        self._left_loops.discard(loop)
+        if not all(lane.is_settled for lane, _ in self._lanes):
+            self.ensure_running()
+
+    # Flushing ----------------------------------------------------------------------------------------------------
+
+    async def flush(self, target: int, timeout: float | None) -> None:
+        """Return when every lane has settled everything below `target`.
+
+        Raises `DeliveryTimeout` after `timeout` seconds (None: waits for as long as it takes, because giving up would be
+        a silent loss), and `DeliveryError` when a lane cannot go on for a reason of its own.
+        """
+        if self._is_settled(target):
+            return
+        waiter = Waiter(target)
+        self._waiters.add(waiter)
+        try:
+            self.press(target)
+            async with asyncio.timeout(timeout):
+                await waiter.future
+        except TimeoutError:
+            receipt = self.receipt()
+            raise DeliveryTimeout(f"flush() did not finish within {timeout} s: {receipt!r}", receipt) from None
+        finally:
+            self._waiters.remove(waiter)
+
+    def press(self, target: int) -> None:
+        """Begin to flush, without waiting: lanes stop lingering, and a blocked one tries at once."""
+        self._left_loops.discard(asyncio.get_running_loop())
+        for lane, _ in self._lanes:
+            lane.flush(target)
+        home = self._home
+        if home is None or not home.is_alive or not home.call(home.wake):
+            self.ensure_running()
+        if self._is_settled(target):  # the last answer came before this waiter was known
+            self._waiters.resolve_below(target)
+
+    def _is_settled(self, target: int) -> bool:
+        return all(lane.cursor >= target for lane, _ in self._lanes)
+
+    async def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave `loop`, which is the running one and about to end; what is not settled waits for the next."""
+        home = self._home
+        if home is None or home.loop is not loop or not home.is_alive:
+            return
+        left: asyncio.Future[None] = loop.create_future()
+        home.on_left(lambda: _resolve(left))
+        home.leave(close=False)
+        await left
+
+    @property
+    def settled(self) -> int:
+        """Every lane is past this record."""
+        return min((lane.cursor for lane, _ in self._lanes), default=self._log.appended)
+
+    @property
+    def is_needed(self) -> bool:
+        """Something is not settled, or lanes are running."""
+        return not self._is_settled(self._log.appended) or (self._home is not None and self._home.is_alive)
+
+    # Finishing ---------------------------------------------------------------------------------------------------
+
+    async def finish(self, reason: str) -> None:
+        """Stop every lane, count what is left as dropped for `reason`, close the exporters: within seconds."""
+        with self._lock:
+            self._is_finished = True
+            home = self._home
+        if home is None or not home.is_alive or not await self._finish_at_home(home, reason):
+            self._stop_lanes(reason)
+            if self._has_run:
+                await self._close_exporters()
+
+    async def _finish_at_home(self, home: Home, reason: str) -> bool:
+        """Finish in the lanes' own loop, which may be another one; False when it does not answer."""
+        loop = asyncio.get_running_loop()
+        left: asyncio.Future[None] = loop.create_future()
+
+        def stop() -> None:
+            home.on_left(lambda: loop.call_soon_threadsafe(_resolve, left))
+            self._stop_lanes(reason)
+            home.leave(close=True)
+
+        home.call(stop)
+        try:
+            async with asyncio.timeout(_FINISH_TIMEOUT):
+                await left
+        except TimeoutError:
+            return False
+        return True
+
+    def _stop_lanes(self, reason: str) -> None:
+        for lane, _ in self._lanes:
+            lane.stop(reason)
+        self._progressed()
+
+    async def _close_exporters(self) -> None:
+        for lane, exporter in self._lanes:
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await exporter.aclose()
+            except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
+                self._diagnostics.warning("delivery.close_failed", lane=lane.name, error=repr(error))
+
+    # What drivers call back --------------------------------------------------------------------------------------
+
+    def _make_batch(self, window: Window) -> RecordBatch:
+        key = f"{self._log_id}:{window.first}:{window.count}"
+        return RecordBatch(
+            window.payload, window.count, self._resource, self._resource_bytes, self._scope_bytes, key
+        )
+
+    def _progressed(self) -> None:
+        settled = self.settled
+        self._log.release(settled)
+        self._waiters.resolve_below(settled)
+        self._tell_losses()
+
+    def _set_wake(self) -> None:
+        """The appending threads call again when the first lane has enough; or at once, if it has by now."""
+        self._log.wake_at = wake_at = min((lane.wake_at() for lane, _ in self._lanes), default=_NEVER)
+        if self._log.appended >= wake_at:
+            self._log.wake_at = _NEVER
+            home = self._home
+            if home is not None:
+                home.call(home.wake)
+        self._tell_losses()
+
+    def _broke(self, error: Exception) -> None:
+        receipt = self.receipt()
+        self._waiters.fail_all(
+            lambda: DeliveryError(f"delivery failed inside and cannot settle the spans: {error!r}", receipt)
+        )
+
+    def _tell_losses(self) -> None:
+        receipt = self.receipt()
+        lost = receipt.dropped + receipt.rejected
+        if lost > self._told_losses:
+            self._told_losses = lost
+            self._diagnostics.warning(
+                "delivery.loss",
+                dropped=receipt.dropped_by_reason,
+                rejected=receipt.rejected_by_reason,
+                receipt=repr(receipt),
+            )
+
+    # Books -------------------------------------------------------------------------------------------------------
+
+    def receipt(self) -> Receipt:
+        """The balance at this moment: that of the least complete lane, and each lane's own."""
+        appended, refused = self._log.totals()
+        lanes = {lane.name: lane.receipt(appended, refused) for lane, _ in self._lanes}
+        if not lanes:
+            return _receipt_without_lanes(appended, refused)
+        worst = min(lanes.values(), key=lambda lane: lane.accepted)
+        fields = {field: getattr(worst, field) for field in LaneReceipt.__struct_fields__}
+        return Receipt(**fields, lanes=lanes)
+
+    def lane_statistics(self) -> Mapping[str, LaneStatistics]:
+        """Each lane at this moment."""
+        return {lane.name: lane.statistics() for lane, _ in self._lanes}
+
+
+def _receipt_without_lanes(appended: int, refused: dict[str, int]) -> Receipt:
+    dropped = dict(refused)
+    if appended:
+        dropped["no_exporter"] = dropped.get("no_exporter", 0) + appended
+    lost = sum(dropped.values())
+    return Receipt(ended=lost, dropped=lost, dropped_by_reason=dropped)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,262 @@
+"""The task that drives one lane on one event loop: what `_lane.py` decides, this file does.
+
+    run ──▶ take windows, launch requests, wait ──▶ … ──▶ leave
+
+    asked to stop                    leave now: requests under way are given up and their windows put back
+    cancelled once                   drain first: until everything is settled and no other task is left in the loop
+                                     whose spans could still come, at most for the drain timeout; then leave
+    cancelled again                  leave now
+    an error of our own              counted, told, and the loop goes on; three in a row fail those who wait
+
+A request is a task that `asyncio.all_tasks()` does not show: `asyncio.run()` cancels all tasks at its end, and a request
+that is cancelled half-way would have to be sent again. The driver's own task is shown, so the loop waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+from weakref import WeakSet
+
+from .._contracts import Batch, Exporter, ExportResult
+from .._diagnostics import Diagnostics
+from ._lane import Lane, LaneState
+from ._options import DeliveryOptions
+from ._window import Window
+
+__all__ = ["LaneDriver"]
+
+_CLOSE_TIMEOUT = 5.0
+"""Seconds that an exporter may take to let go of a loop, or to close."""
+
+_ERRORS_IN_A_ROW = 3
+
+_driver_tasks: WeakSet[asyncio.Task[None]] = WeakSet()
+
+
+class LaneDriver:
+    """Runs `lane` on the loop it is constructed in. `on_progress` is called in that loop after each answer."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        exporter: Exporter,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        options: DeliveryOptions,
+        make_batch: Callable[[Window], Batch],
+        diagnostics: Diagnostics,
+        drain_timeout: float,
+        on_progress: Callable[[], None],
+        on_wait: Callable[[], None],
+        on_broken: Callable[[Exception], None],
+    ) -> None:
+        self.lane = lane
+        self._exporter = exporter
+        self._loop = loop
+        self._context = context
+        self._options = options
+        self._make_batch = make_batch
+        self._diagnostics = diagnostics
+        self._drain_timeout = drain_timeout
+        self._on_progress = on_progress
+        self._on_wait = on_wait
+        self._on_broken = on_broken
+        self._event = asyncio.Event()
+        self._flying: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Task[None] | None = None
+        self._leave_by: float | None = None
+        self._must_close = False
+        self._errors_in_a_row = 0
+        self.task: asyncio.Task[None] = loop.create_task(
+            _AtLeastOneStep(self._run(), self._drain), name=f"asynctrace lane {lane.name}", context=context
+        )
+        _driver_tasks.add(self.task)
+
+    def wake(self) -> None:
+        """Look again: records came, an answer came, a flush began. Only from the lane's loop."""
+        self._event.set()
+
+    def leave(self, *, close: bool) -> None:
+        """Leave the loop now; `close` says whether the exporter will ever be needed again."""
+        self._must_close = self._must_close or close
+        self._leave_by = self._loop.time()
+        self.wake()
+
+    # The task ----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        cancelled = False
+        while not self._is_done():
+            self._event.clear()
+            try:
+                self._launch_due()
+                await self._wait()
+            except asyncio.CancelledError:
+                if cancelled or self._must_close:
+                    self._leave_by = self._loop.time()
+                cancelled = True
+                self._drain()
+            except Exception as error:  # noqa: BLE001  (supervised: a defect of ours must not end delivery)
+                self._stumbled(error)
+        await self._let_go()
+        if cancelled and not self._must_close:
+            raise asyncio.CancelledError
+
+    def _launch_due(self) -> None:
+        if self._leave_by is not None and self._loop.time() >= self._leave_by:
+            return
+        while (window := self.lane.take(self._loop.time())) is not None:
+            task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
+            asyncio._unregister_task(task)
+            self._flying.add(task)
+            task.add_done_callback(self._flying.discard)
+        self._on_wait()
+
+    async def _wait(self) -> None:
+        now = self._loop.time()
+        delays = [self.lane.wait_time(now), None if self._leave_by is None else max(0.0, self._leave_by - now)]
+        due = [delay for delay in delays if delay is not None]
+        timer = self._loop.call_later(min(due), self._event.set) if due else None
+        try:
+            await self._event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _is_done(self) -> bool:
+        if self._leave_by is None:
+            return False
+        return self._loop.time() >= self._leave_by or (self.lane.is_settled and not self._others())
+
+    def _drain(self) -> None:
+        """Cancelled: settle what there is, and what the tasks that are cancelled with us still end."""
+        self.lane.interruptions += 1
+        if self._leave_by is None:
+            self._leave_by = self._loop.time() + self._drain_timeout
+        self.lane.flush_everything()
+        for task in self._others():
+            task.add_done_callback(self._look_again)
+
+    def _look_again(self, task: asyncio.Task[Any]) -> None:
+        self.lane.flush_everything()
+        self.wake()
+
+    def _others(self) -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks(self._loop) if task not in _driver_tasks]
+
+    def _stumbled(self, error: Exception) -> None:
+        self.lane.interruptions += 1
+        self._errors_in_a_row += 1
+        self._diagnostics.error("delivery.internal_error", lane=self.lane.name, error=repr(error))
+        if self._errors_in_a_row >= _ERRORS_IN_A_ROW:
+            self._errors_in_a_row = 0
+            self._on_broken(error)
+
+    async def _let_go(self) -> None:
+        for task in self._flying:
+            task.cancel()
+        if self._flying:
+            await asyncio.wait(self._flying, timeout=_CLOSE_TIMEOUT)
+        end = self._exporter.aclose if self._must_close else getattr(self._exporter, "release", None)
+        if end is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await end()
+        except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
+            self._diagnostics.warning("delivery.close_failed", lane=self.lane.name, error=repr(error))
+
+    # One request -------------------------------------------------------------------------------------------------
+
+    async def _send(self, window: Window) -> None:
+        sent_at = self._loop.time()
+        try:
+            result = await self._export(window)
+        except asyncio.CancelledError:
+            self.lane.put_back(window)
+            raise
+        try:
+            now = self._loop.time()
+            state = self.lane.state
+            self.lane.answered(window, result, now, now - sent_at)
+            self._errors_in_a_row = 0
+            self._tell(state, result)
+            self._on_progress()
+        except Exception as error:  # noqa: BLE001  (supervised, as above)
+            self._stumbled(error)
+        finally:
+            self.wake()
+
+    async def _export(self, window: Window) -> ExportResult:
+        try:
+            async with asyncio.timeout(self._options.export_timeout):
+                await self._started()
+                result = await self._exporter.export(self._make_batch(window))
+        except TimeoutError:
+            return ExportResult.try_again(reason="timeout")
+        except asyncio.CancelledError:
+            if self._leave_by is not None and self._loop.time() >= self._leave_by:
+                raise
+            return ExportResult.try_again(reason="cancelled")  # something below was cancelled, not the request
+        except Exception as error:  # noqa: BLE001  (an exporter's exception means: try again)
+            return ExportResult.try_again(reason=type(error).__name__)
+        if not isinstance(result, ExportResult):
+            return ExportResult.try_again(reason="no_export_result")
+        return result
+
+    async def _started(self) -> None:
+        """The exporter's optional `start()`, once on this loop; tried again with the next request if it fails."""
+        start = getattr(self._exporter, "start", None)
+        if start is None:
+            return
+        if self._starting is None:
+            self._starting = self._loop.create_task(start(), context=self._context)
+            asyncio._unregister_task(self._starting)
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            if starting.done() and self._starting is starting:
+                self._starting = None
+            raise
+
+    def _tell(self, before: LaneState, result: ExportResult) -> None:
+        lane = self.lane
+        if lane.state is LaneState.BLOCKED and before is not LaneState.BLOCKED:
+            self._diagnostics.error(
+                "delivery.blocked", lane=lane.name, reason=result.reason, hint="nothing is dropped; check the settings"
+            )
+        elif lane.state is LaneState.BACKOFF and before is not LaneState.BACKOFF:
+            self._diagnostics.warning("delivery.retry", lane=lane.name, reason=result.reason)
+
+
+class _AtLeastOneStep(Coroutine[Any, Any, None]):
+    """A coroutine that a cancellation cannot end before it began: `asyncio.run(main())` may cancel a lane that was
+    created in the last step of `main()`. The early cancellation is told to `on_cancelled` instead."""
+
+    __slots__ = ("_coroutine", "_has_begun", "_on_cancelled")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], on_cancelled: Callable[[], None]) -> None:
+        self._coroutine = coroutine
+        self._on_cancelled = on_cancelled
+        self._has_begun = False
+
+    def send(self, value: Any) -> Any:
+        self._has_begun = True
+        return self._coroutine.send(value)
+
+    def throw(self, *exc_info: Any) -> Any:
+        if self._has_begun:
+            return self._coroutine.throw(*exc_info)
+        self._on_cancelled()
+        return self.send(None)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()

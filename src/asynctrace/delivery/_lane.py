@@ -1,0 +1,375 @@
+"""A lane: one exporter's own path through the span log. This file decides; `_driver.py` acts.
+
+    cursor            next                      appended
+      │ window │ window │ records not cut yet ……… │
+      └ everything below is settled: accepted, or counted in the books with a reason
+
+States
+
+    IDLE      nothing to send, or lingering for more
+    SENDING   requests under way
+    BACKOFF   the far side is away: nothing is sent before `not_before`
+    BLOCKED   the far side refuses our configuration: tried again slowly, at once by a flush
+    STOPPED   finished; what is left is counted
+
+Promises
+
+1. Windows are cut in order, acknowledged in order, and never change until settled (except by a definite refusal).
+2. A settled record is never sent again; a record that is not settled is never forgotten.
+3. Whatever the far side answers, the books balance: `accepted` is derived from the cursor, never counted twice.
+4. After a failure one request probes before several are under way again.
+
+Nothing here awaits, reads a clock, or draws a random number: the caller passes `now` (seconds, monotonic).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, deque
+from collections.abc import Callable
+
+import msgspec
+
+from .._contracts import ExportResult, LaneReceipt, Outcome
+from ..spanlog import SpanLog
+from ..wire import shrink_record
+from ._options import DeliveryOptions
+from ._window import Window, WindowState
+
+__all__ = ["Lane", "LaneState", "LaneStatistics"]
+
+_SLOW_ANSWER = 0.05
+"""Seconds after which an answer counts as slow: larger batches then pay more than earlier ones."""
+
+_SMALLEST_PAYLOAD = 4096
+"""A single span is cut down to this many bytes before it is given up as oversize."""
+
+
+class LaneState(enum.Enum):
+    """What a lane is doing."""
+
+    IDLE = "idle"
+    SENDING = "sending"
+    BACKOFF = "backoff"
+    BLOCKED = "blocked"
+    STOPPED = "stopped"
+
+
+class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane at one moment."""
+
+    state: str = "idle"
+    requests: int = 0
+    """Batches handed to the exporter, repetitions included."""
+    retries: int = 0
+    """Of those, repetitions after an answer that asked for one."""
+    in_flight: int = 0
+    in_flight_peak: int = 0
+    batch_spans: int = 0
+    """The size that batches have now; it follows the far side's latency."""
+    batch_bytes: int = 0
+    """The byte limit of batches now; a 413 lowers it."""
+    latency: float = 0.0
+    """Seconds the last answered request took."""
+    interruptions: int = 0
+    """How often the lane's task was cancelled or died; it drains, or goes on, and loses nothing."""
+    answers: dict[str, int] = {}
+    """Answers other than accepted, by reason."""
+
+
+class Lane:
+    """One exporter's cursor, windows and books."""
+
+    def __init__(
+        self, name: str, log: SpanLog, options: DeliveryOptions, random: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.state = LaneState.IDLE
+        self.cursor = 0
+        """Everything below is settled."""
+        self.flush_to = 0
+        """Everything below is sent without lingering."""
+        self.interruptions = 0
+        self.last_reason = ""
+        self._log = log
+        self._options = options
+        self._random = random
+        self._next = 0
+        self._windows: deque[Window] = deque()
+        self._books: tuple[int, dict[str, int], dict[str, int]] = (0, {}, {})
+        self._waiting_since: float | None = None
+        self._not_before = 0.0
+        self._asked_to_wait = False
+        self._failures = 0
+        self._batch_spans = options.batch_spans
+        self._batch_bytes = options.batch_bytes
+        self._in_flight = self._in_flight_peak = self._requests = self._retries = 0
+        self._latency = 0.0
+        self._answers: Counter[str] = Counter()
+
+    # Deciding ----------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Window | None:
+        """The window to send now, marked as under way; None while there is nothing to send (see `wait_time()`)."""
+        if self.state is LaneState.STOPPED or now < self._not_before:
+            return None
+        if self._in_flight >= (1 if self._failures else self._options.max_in_flight):
+            return None
+        window = self._first_waiting() or self._cut(now)
+        if window is None:
+            return None
+        window.state = WindowState.FLYING
+        window.attempts += 1
+        self._requests += 1
+        self._retries += window.attempts > 1
+        self._in_flight += 1
+        self._in_flight_peak = max(self._in_flight_peak, self._in_flight)
+        self.state = LaneState.SENDING
+        return window
+
+    def wait_time(self, now: float) -> float | None:
+        """Seconds until `take()` may have something, unless an append, an answer or a flush comes first."""
+        if self.state is LaneState.STOPPED:
+            return None
+        if now < self._not_before:
+            return self._not_before - now
+        if self._in_flight >= (1 if self._failures else self._options.max_in_flight):
+            return None
+        if self._waiting_since is not None:
+            return max(0.0, self._waiting_since + self._options.linger - now)
+        return None
+
+    def wake_at(self) -> int:
+        """The number of appended records that this lane should be told of."""
+        if self._waiting_since is None:
+            return self._next + 1
+        return self._next + self._batch_spans
+
+    def flush(self, target: int) -> None:
+        """Send everything below `target` without lingering; a blocked lane tries at once."""
+        self.flush_to = max(self.flush_to, target)
+        if self.state is LaneState.BLOCKED and not self._asked_to_wait:
+            self._not_before = 0.0
+
+    def flush_everything(self) -> None:
+        """`flush()` for all that has been appended by now."""
+        self.flush(self._log.appended)
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return self.cursor >= self._log.appended
+
+    def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
+        """Act on the exporter's answer for `window`."""
+        self._in_flight -= 1
+        self._latency = latency
+        if result.outcome is not Outcome.SETTLED or result.rejected:
+            self._answers[result.reason or result.outcome.value] += 1
+            self.last_reason = result.reason or result.outcome.value
+        if window.state is not WindowState.FLYING:
+            return  # settled meanwhile, by a stop
+        window.state = WindowState.WAITING
+        _ACTIONS[result.outcome](self, window, result, now)
+        self._pass()
+        if self.state is LaneState.SENDING and not self._in_flight:
+            self.state = LaneState.IDLE
+
+    def put_back(self, window: Window) -> None:
+        """Its request was given up without an answer (the task was cancelled): it will be sent again."""
+        self._in_flight -= 1
+        if window.state is WindowState.FLYING:
+            window.state = WindowState.WAITING
+
+    def stop(self, reason: str) -> int:
+        """Finish: everything that is not settled is dropped for `reason`. Returns how many records that were."""
+        self._notice_eviction()
+        self._lose_rest(reason)
+        dropped = 0
+        for window in self._windows:
+            if window.state is not WindowState.SETTLED:
+                window.settle(dropped={reason: window.count})
+            dropped += sum(window.dropped.values())
+        self._pass()
+        self.state = LaneState.STOPPED
+        return dropped
+
+    # Answers -----------------------------------------------------------------------------------------------------
+
+    def _settled(self, window: Window, result: ExportResult, now: float) -> None:
+        self._works_again()
+        self._adapt()
+        rejected = min(result.rejected, window.count)
+        accepted = min(result.accepted, window.count - rejected)
+        books = {result.reason or "backend_rejected": rejected}
+        books["unaccounted"] = books.get("unaccounted", 0) + window.count - rejected - accepted
+        window.settle(rejected=books)
+
+    def _try_again(self, window: Window, result: ExportResult, now: float) -> None:
+        if now >= self._not_before:  # several requests that fail together are one failure
+            self._failures += 1
+        bound = min(self._options.backoff_max, self._options.backoff_initial * 2.0 ** min(self._failures - 1, 30))
+        self._wait(now, self._random() * bound, result.after)
+        self.state = LaneState.BACKOFF
+
+    def _blocked(self, window: Window, result: ExportResult, now: float) -> None:
+        self._failures += 1
+        self._wait(now, self._options.blocked_interval, result.after)
+        self.state = LaneState.BLOCKED
+
+    def _refused(self, window: Window, result: ExportResult, now: float) -> None:
+        self._works_again()
+        if window.count == 1:
+            window.settle(rejected={"backend_rejected": 1})
+        else:
+            self._replace(window, *window.halves())
+
+    def _too_large(self, window: Window, result: ExportResult, now: float) -> None:
+        self._works_again()
+        size = window.size
+        if window.count > 1:
+            self._batch_bytes = max(_SMALLEST_PAYLOAD, min(self._batch_bytes, size // 2))
+            self._replace(window, *window.halves())
+            return
+        smaller = shrink_record(b"".join(window.payload), size // 2) if size > _SMALLEST_PAYLOAD else None
+        if smaller is None:
+            window.settle(rejected={"oversize": 1})
+        else:
+            window.payload = (smaller,)
+
+    def _wait(self, now: float, delay: float, asked: float | None) -> None:
+        self._asked_to_wait = asked is not None
+        if asked is not None:
+            delay = min(max(0.0, asked), self._options.longest_retry_after)
+        self._not_before = max(self._not_before, now + delay)
+
+    def _works_again(self) -> None:
+        self._failures = 0
+        self._asked_to_wait = False
+        if self.state in (LaneState.BACKOFF, LaneState.BLOCKED):
+            self.state = LaneState.SENDING
+
+    def _adapt(self) -> None:
+        """Slow answers and a backlog: larger batches. Neither: back to the usual size."""
+        backlog = self._log.appended - self._next
+        if backlog > self._batch_spans and self._latency > _SLOW_ANSWER:
+            most = max(self._options.batch_spans, self._options.batch_spans_most)
+            self._batch_spans = min(most, self._batch_spans * 2)
+        elif backlog < self._options.batch_spans:
+            self._batch_spans = self._options.batch_spans
+
+    # Windows -----------------------------------------------------------------------------------------------------
+
+    def _first_waiting(self) -> Window | None:
+        for window in self._windows:
+            if window.state is WindowState.WAITING:
+                return window
+        return None
+
+    def _cut(self, now: float) -> Window | None:
+        """A new window, if enough records wait, or have waited long enough, or a flush asks for them."""
+        self._notice_eviction()
+        waiting = self._log.appended - self._next
+        if not waiting:
+            self._waiting_since = None
+            return None
+        if self._waiting_since is None:
+            self._waiting_since = now
+        is_due = (
+            self.flush_to > self._next
+            or waiting >= self._batch_spans
+            or now - self._waiting_since >= self._options.linger
+            or self._log.bytes_above(self._next) >= self._batch_bytes
+        )
+        if not is_due:
+            return None
+        payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
+        window = Window(self._next, count, payload)
+        self._windows.append(window)
+        self._next += count
+        self._waiting_since = now if self._log.appended > self._next else None
+        return window
+
+    def _notice_eviction(self) -> None:
+        gone = self._log.first - self._next
+        if gone > 0:
+            self._lose(gone, "evicted")
+            self._pass()
+
+    def _lose_rest(self, reason: str) -> None:
+        if rest := self._log.appended - self._next:
+            self._lose(rest, reason)
+
+    def _lose(self, count: int, reason: str) -> None:
+        self._windows.append(Window.lost(self._next, count, reason))
+        self._next += count
+
+    def _replace(self, window: Window, *parts: Window) -> None:
+        place = self._windows.index(window)
+        del self._windows[place]
+        for offset, part in enumerate(parts):
+            self._windows.insert(place + offset, part)
+
+    def _pass(self) -> None:
+        """Move the cursor over settled windows, taking what they lost into the books."""
+        _, rejected, dropped = self._books
+        if not (self._windows and self._windows[0].state is WindowState.SETTLED):
+            return
+        rejected, dropped = dict(rejected), dict(dropped)
+        cursor = self.cursor
+        while self._windows and self._windows[0].state is WindowState.SETTLED:
+            window = self._windows.popleft()
+            cursor = window.end
+            _add(rejected, window.rejected)
+            _add(dropped, window.dropped)
+        # One assignment, so that a receipt taken by another thread balances.
+        self._books = (cursor, rejected, dropped)
+        self.cursor = cursor
+
+    # Books -------------------------------------------------------------------------------------------------------
+
+    def receipt(self, appended: int, refused: dict[str, int]) -> LaneReceipt:
+        """The balance, given how many records the log took and refused; safe from any thread."""
+        cursor, rejected, dropped = self._books
+        appended = max(appended, cursor)
+        dropped = dict(dropped)
+        lost_in_lane = sum(dropped.values())
+        _add(dropped, refused)
+        return LaneReceipt(
+            ended=appended + sum(refused.values()),
+            accepted=cursor - sum(rejected.values()) - lost_in_lane,
+            rejected=sum(rejected.values()),
+            dropped=sum(dropped.values()),
+            pending=appended - cursor,
+            rejected_by_reason=dict(rejected),
+            dropped_by_reason=dropped,
+        )
+
+    def statistics(self) -> LaneStatistics:
+        """The lane at this moment."""
+        return LaneStatistics(
+            state=self.state.value,
+            requests=self._requests,
+            retries=self._retries,
+            in_flight=self._in_flight,
+            in_flight_peak=self._in_flight_peak,
+            batch_spans=self._batch_spans,
+            batch_bytes=self._batch_bytes,
+            latency=self._latency,
+            interruptions=self.interruptions,
+            answers=dict(self._answers),
+        )
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for reason, count in more.items():
+        total[reason] = total.get(reason, 0) + count
+
+
+_ACTIONS: dict[Outcome, Callable[[Lane, Window, ExportResult, float], None]] = {
+    Outcome.SETTLED: Lane._settled,
+    Outcome.TRY_AGAIN: Lane._try_again,
+    Outcome.BLOCKED: Lane._blocked,
+    Outcome.REFUSED: Lane._refused,
+    Outcome.TOO_LARGE: Lane._too_large,
+}

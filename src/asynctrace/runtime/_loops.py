@@ -1,0 +1,39 @@
+"""Running a coroutine from code without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .._errors import MisuseError
+
+__all__ = ["run_privately"]
+
+T = TypeVar("T")
+
+
+def run_privately(
+    make: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    instead: str,
+    before_close: Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, None]],
+) -> T:
+    """Run `make()` to its end on a loop of its own, in this thread, and leave the thread as it was.
+
+    Unlike `asyncio.run()` it does not touch the thread's current event loop or signal handlers, so it also works in
+    `atexit`, and between two `run_until_complete()` of the program. Raises `MisuseError` where a loop is running: waiting
+    there would stop the very loop that is waited for.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise MisuseError(f"an event loop is running in this thread: {instead}")
+    loop = asyncio.new_event_loop()
+    try:
+        try:
+            return loop.run_until_complete(make())
+        finally:
+            loop.run_until_complete(before_close(loop))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()

@@ -1,0 +1,109 @@
+"""The tracers of this process: the default one, and all that are alive, for `shutdown()` and for the exit."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .._contracts import Receipt
+from ._loops import run_privately
+
+if TYPE_CHECKING:
+    from ._tracer import Tracer
+
+__all__ = ["add", "configure", "default_tracer", "remove", "set_default", "shutdown", "shutdown_sync"]
+
+_lock = threading.RLock()
+_alive: dict[int, Tracer] = {}
+_default: Tracer | None = None
+
+
+def add(tracer: Tracer) -> None:
+    """It lives until its shutdown, also when nobody holds it any more: its spans must arrive."""
+    with _lock:
+        _alive[id(tracer)] = tracer
+
+
+def remove(tracer: Tracer) -> None:
+    """It has been shut down."""
+    with _lock:
+        _alive.pop(id(tracer), None)
+
+
+def default_tracer() -> Tracer:
+    """The tracer that the module-level functions mean; made from the environment where nobody called `configure()`."""
+    return _default or _make_default()
+
+
+def configure(**options: Any) -> Tracer:
+    """Make the default tracer: the options are those of `Tracer`. One that was made before goes on until its shutdown.
+
+    Functions that were decorated before with the module's `trace_component` are traced by the new one.
+    """
+    from ._tracer import Tracer
+
+    tracer = Tracer(**options)
+    set_default(tracer)
+    return tracer
+
+
+def set_default(tracer: Tracer | None) -> Tracer | None:
+    """Make `tracer` the default one; returns the one before."""
+    global _default
+    with _lock:
+        before, _default = _default, tracer
+        if tracer is not None:
+            tracer._is_default = True
+    return before
+
+
+def _make_default() -> Tracer:
+    with _lock:
+        return _default or configure()
+
+
+async def shutdown(timeout: float | None = None) -> Receipt:
+    """Shut down every tracer alive in this process, all at once. Returns the sum of their receipts."""
+    with _lock:
+        tracers = list(_alive.values())
+    receipts = await asyncio.gather(*(tracer.shutdown(timeout) for tracer in tracers))
+    return _sum(receipts)
+
+
+def shutdown_sync(timeout: float | None = None) -> Receipt:
+    """`shutdown()` for code without a loop."""
+    return run_privately(lambda: shutdown(timeout), instead="await asynctrace.shutdown()", before_close=_leave_loop)
+
+
+async def _leave_loop(loop: asyncio.AbstractEventLoop) -> None:
+    with _lock:
+        tracers = list(_alive.values())
+    for tracer in tracers:
+        await tracer._delivery.leave_loop(loop)
+
+
+def _sum(receipts: list[Receipt]) -> Receipt:
+    if len(receipts) == 1:
+        return receipts[0]
+    rejected: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    for receipt in receipts:
+        for total, part in ((rejected, receipt.rejected_by_reason), (dropped, receipt.dropped_by_reason)):
+            for reason, count in part.items():
+                total[reason] = total.get(reason, 0) + count
+    counts = {
+        field: sum(getattr(receipt, field) for receipt in receipts)
+        for field in ("ended", "accepted", "rejected", "dropped", "spooled", "pending", "recovered")
+    }
+    return Receipt(**counts, rejected_by_reason=rejected, dropped_by_reason=dropped)
+
+
+@atexit.register
+def _deliver_at_exit() -> None:
+    """The last chance of a program that called nothing: needs no new thread, waits at most `shutdown_timeout`."""
+    with _lock:
+        tracers = [tracer for tracer in _alive.values() if tracer._has_something_to_deliver]
+    if tracers and asyncio._get_running_loop() is None:
+        shutdown_sync()

@@ -1,0 +1,434 @@
+"""The tracer: a recorder with a life.
+
+    made ── first span, start() ──▶ running ── shutdown() ──▶ closing ── open spans ended or cut, drained ──▶ closed
+
+It owns one span log and the lanes that empty it. Starting is only a courtesy: the first span starts what is needed, on
+the running loop, or in a thread of its own where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Mapping, Sequence
+from contextvars import Context
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal
+from uuid import uuid4
+from weakref import ref
+
+import msgspec
+
+from .._contracts import AttributeValue, Clock, Exporter, IdSource, Receipt, Scope
+from .._diagnostics import Diagnostics
+from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout, MisuseError
+from ..delivery import Delivery, DeliveryOptions, LaneStatistics
+from ..spanlog import SpanLog, WhenFull, parse_when_full
+from ..tracing import ALWAYS_OFF, Limits, MaskOption, Recorder, Sampler
+from ..tracing._component import OPEN, ComponentTraceContext
+from ..tracing._scope import SUPPRESSED, component_var
+from . import _registry
+from ._environment import Environment, read_environment
+from ._loops import run_privately
+from ._resource import SDK_VERSION, make_resource
+from ._sources import RandomIds, SystemClock
+
+__all__ = ["Statistics", "Tracer"]
+
+_CAPACITY_BYTES = 64 * 1024 * 1024
+_SMALLEST_CAPACITY = 64 * 1024
+_SHUTDOWN_TIMEOUT = 10.0
+_GRACE = 1.0
+"""Seconds beyond the deadline of a shutdown for the spans that the deadline itself ended."""
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A tracer at one moment."""
+
+    open: int = 0
+    """Spans entered and not ended yet."""
+    appended: int = 0
+    """Records the span log has taken since the start."""
+    held_bytes: int = 0
+    """Memory held by the span log's segments."""
+    held_bytes_peak: int = 0
+    late_calls: dict[str, int] = {}
+    """Calls on components that had ended, by name: they did nothing."""
+    internal_errors: dict[str, int] = {}
+    """Errors inside tracing, by type: contained, each cost at most one field or one span."""
+    lanes: dict[str, LaneStatistics] = {}
+
+
+class Tracer(Recorder):
+    """Traces one service, and can tell what became of every span.
+
+        async with Tracer(service="shop", exporters=[OTLPExporter("http://127.0.0.1:4318")]) as tracer:
+            async with tracer.trace("checkout"): …
+
+    `exporters`: None is one `OTLPExporter` as the `OTEL_*` variables say, by default to http://127.0.0.1:4318.
+    `capacity_bytes`, `capacity_spans`: the bound of the span log (64 MiB, no count). `when_full`: `"drop_newest"`,
+    `"drop_oldest"`, `"wait"` or `WaitForRoom(timeout=…)`. `shutdown_timeout`: seconds. `mask`: None for the built-in
+    rules, a function `(key, text) -> text` that comes after them, or False. `journal`: this version keeps spans in memory,
+    so only `"auto"` and `False` work. Raises `ConfigurationError` or `TypeError` for what cannot work, here and not later.
+    """
+
+    __slots__ = (
+        "_delivery",
+        "_environment",
+        "_is_default",
+        "_life_lock",
+        "_log",
+        "_shutdown_outcome",
+        "_shutdown_task",
+        "_shutdown_timeout",
+        "service",
+    )
+
+    def __init__(
+        self,
+        service: str | None = None,
+        exporters: Sequence[Exporter] | None = None,
+        *,
+        journal: Literal["auto"] | bool | str | PathLike[str] = "auto",
+        when_full: WhenFull | str = "drop_newest",
+        capacity_bytes: int = _CAPACITY_BYTES,
+        capacity_spans: int | None = None,
+        shutdown_timeout: float = _SHUTDOWN_TIMEOUT,
+        mask: MaskOption = None,
+        limits: Limits | None = None,
+        sampler: Sampler | None = None,
+        resource: Mapping[str, AttributeValue] | None = None,
+        delivery: DeliveryOptions | None = None,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+    ) -> None:
+        _check_journal(journal)
+        _check_types(service=(service, str), limits=(limits, Limits), delivery=(delivery, DeliveryOptions))
+        _check_types(resource=(resource, Mapping))
+        self._environment = environment = read_environment()
+        self.service = service or environment.service or "unknown_service"
+        self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
+        clock = clock or SystemClock()
+        diagnostics = Diagnostics(clock.monotonic_ns)
+        self._log = SpanLog(
+            capacity_bytes=_whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY),
+            capacity_spans=None if capacity_spans is None else _whole("capacity_spans", capacity_spans, 1),
+            when_full=parse_when_full(when_full),
+            on_ready=_weakly(self),
+        )
+        super().__init__(
+            sink=self._log,
+            clock=clock,
+            ids=ids or RandomIds(),
+            diagnostics=diagnostics,
+            limits=limits,
+            mask=mask,
+            sampler=ALWAYS_OFF if environment.is_disabled else sampler or environment.sampler,
+            cancelled_types=(asyncio.CancelledError,),
+        )
+        instance_id = str(uuid4())
+        found = make_resource(self.service, instance_id, resource or {}, environment.resource)
+        self._delivery = Delivery(
+            self._log,
+            _named(_exporters(exporters, environment, clock)),
+            options=delivery or DeliveryOptions(),
+            resource=found,
+            scope=Scope(name="asynctrace", version=SDK_VERSION),
+            log_id=instance_id,
+            drain_timeout=self._shutdown_timeout,
+            diagnostics=diagnostics,
+            random=RandomIds()._random.random,
+            new_context=_lane_context,
+        )
+        self._life_lock = threading.Lock()
+        self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
+        self._shutdown_task: asyncio.Task[None] | None = None
+        self._is_default = False
+        _registry.add(self)
+
+    # Starting ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Tracer:
+        """Give the lanes this loop now, rather than at the first span. Idempotent."""
+        self._delivery.ensure_running()
+        return self
+
+    def start_sync(self) -> Tracer:
+        """For programs without a loop: start the thread that owns one. Idempotent."""
+        if asyncio._get_running_loop() is not None:
+            raise MisuseError("an event loop is running in this thread: await tracer.start()")
+        self._delivery.ensure_running()
+        return self
+
+    async def __aenter__(self) -> Tracer:
+        return await self.start()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    def __enter__(self) -> Tracer:
+        if asyncio._get_running_loop() is not None:
+            raise MisuseError("an event loop is running in this thread: async with Tracer(…) as tracer: …")
+        return self.start_sync()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown_sync()
+
+    # Waiting -----------------------------------------------------------------------------------------------------
+
+    async def flush(self, timeout: float | None = None, *, trace_id: str | None = None) -> Receipt:
+        """Return when every span that ended before this call is settled in every lane.
+
+        `timeout` in seconds; None waits for as long as it takes. `trace_id` (32 hex digits) waits only as far as the last
+        span of that trace. Raises `DeliveryTimeout`, which carries the receipt and loses nothing, and `DeliveryError`
+        when delivery fails inside. A refusal by the far side is no error: it is in the receipt.
+        """
+        if timeout is not None:
+            timeout = _seconds("timeout", timeout)
+        target = self._log.appended if trace_id is None else self._end_of_trace(trace_id)
+        await self._delivery.flush(target, timeout)
+        return self.receipt()
+
+    def flush_sync(self, timeout: float | None = None, *, trace_id: str | None = None) -> Receipt:
+        """`flush()` for code without a loop; in a running loop it raises `MisuseError` rather than dead-lock."""
+        return run_privately(
+            lambda: self.flush(timeout, trace_id=trace_id),
+            instead="await tracer.flush()",
+            before_close=self._delivery.leave_loop,
+        )
+
+    async def shutdown(self, timeout: float | None = None) -> Receipt:
+        """Take no new spans, let open ones end, deliver, close. Never raises because of a far side.
+
+        Open spans may end until the deadline (`timeout` in seconds, by default `shutdown_timeout`); those that do not are
+        cut, deepest first, ending `incomplete`. What cannot be delivered in time is counted `dropped` for the reason
+        `shutdown`, and one warning carries the receipt. Idempotent: every call gets the same receipt.
+        """
+        seconds = self._shutdown_timeout if timeout is None else _seconds("timeout", timeout)
+        with self._life_lock:
+            is_first = self._shutdown_outcome is None
+            outcome = self._shutdown_outcome = self._shutdown_outcome or concurrent.futures.Future()
+        if is_first:
+            outcome.set_running_or_notify_cancel()  # from now on no waiter can cancel it
+            # A task of its own, because the first caller may be cancelled while others wait.
+            self._shutdown_task = asyncio.get_running_loop().create_task(
+                self._shut_down(seconds, outcome), context=_lane_context(), name="asynctrace shutdown"
+            )
+        return await asyncio.shield(asyncio.wrap_future(outcome))
+
+    def shutdown_sync(self, timeout: float | None = None) -> Receipt:
+        """`shutdown()` for code without a loop; in a running loop it raises `MisuseError` rather than dead-lock."""
+        return run_privately(
+            lambda: self.shutdown(timeout),
+            instead="await tracer.shutdown()",
+            before_close=self._delivery.leave_loop,
+        )
+
+    # Books -------------------------------------------------------------------------------------------------------
+
+    def receipt(self) -> Receipt:
+        """What became of every span so far, without waiting. Safe from any thread."""
+        return self._delivery.receipt()
+
+    def statistics(self) -> Statistics:
+        """Counters of this tracer and its lanes, without waiting. Safe from any thread."""
+        return Statistics(
+            open=len(self._open),
+            appended=self._log.appended,
+            held_bytes=self._log.held_bytes,
+            held_bytes_peak=self._log.peak_bytes,
+            late_calls=dict(self._late_calls),
+            internal_errors=dict(self._errors),
+            lanes=dict(self._delivery.lane_statistics()),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Tracer {self.service!r} {self.receipt()!r}>"
+
+    # Ending ------------------------------------------------------------------------------------------------------
+
+    async def _shut_down(self, seconds: float, outcome: concurrent.futures.Future[Receipt]) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        self._is_closed = self._is_thinned = True
+        try:
+            await self._deliver_the_rest(deadline, loop)
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not keep a program from ending)
+            self._failed(error)
+        finally:
+            self._log.close("after_shutdown")
+            _registry.remove(self)
+            try:
+                await self._delivery.finish("shutdown")
+            finally:
+                receipt = self.receipt()
+                if not receipt.complete and receipt.ended:
+                    self._diagnostics.warning("runtime.shutdown_incomplete", receipt=repr(receipt))
+                outcome.set_result(receipt)
+
+    async def _deliver_the_rest(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._delivery.press(self._log.appended)
+        await self._open_spans_ended(deadline, loop)
+        grace = _GRACE if self._cut_open() else 0.0
+        try:
+            await self._delivery.flush(self._log.appended, max(deadline - loop.time(), grace, 0.0))
+        except DeliveryTimeout:
+            return  # the receipt and the warning say what is left
+        except DeliveryError as error:
+            self._failed(error)
+
+    async def _open_spans_ended(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until no span is open, or for the deadline."""
+        ended = asyncio.Event()
+        watched = _WatchedSpans(self._open, lambda: loop.call_soon_threadsafe(ended.set))
+        self._open = watched
+        watched.forget_ended()
+        if not watched:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await ended.wait()
+        except TimeoutError:
+            return
+
+    def _end_of_trace(self, trace_id: str) -> int:
+        try:
+            needle = bytes.fromhex(trace_id)
+        except (ValueError, TypeError):
+            needle = b""
+        if len(needle) != 16:
+            raise TypeError(f"trace_id has 32 hex digits, flush(trace_id=run.trace_id), not {trace_id!r:.80}")
+        last = self._log.last_number_of(needle, self._delivery.settled)
+        return 0 if last is None else last + 1
+
+    @property
+    def _has_something_to_deliver(self) -> bool:
+        return self._delivery.is_needed or bool(self._open)
+
+    def _latest(self) -> Recorder:
+        return _registry.default_tracer() if self._is_default else self
+
+
+class _WatchedSpans(dict[bytes, "ref[ComponentTraceContext]"]):
+    """Takes the place of the open spans while a shutdown waits for the last of them."""
+
+    def __init__(self, spans: Mapping[bytes, ref[ComponentTraceContext]], on_empty: Any) -> None:
+        super().__init__(spans)
+        self._on_empty = on_empty
+
+    def pop(self, *args: Any) -> Any:
+        found = super().pop(*args)
+        if not self:
+            self._on_empty()
+        return found
+
+    def forget_ended(self) -> None:
+        """Spans that ended while they were copied."""
+        for span_id, reference in list(self.items()):
+            component = reference()
+            if component is None or component._state != OPEN:
+                super().pop(span_id, None)
+
+
+# Options ---------------------------------------------------------------------------------------------------------
+
+
+def _weakly(tracer: Tracer) -> Any:
+    """The log's callback; `Tracer._delivery` does not exist yet when the log is made."""
+    reference = ref(tracer)
+
+    def on_ready() -> None:
+        alive = reference()
+        if alive is not None:
+            alive._delivery.on_ready()
+
+    return on_ready
+
+
+def _lane_context() -> Context:
+    """An empty context in which nothing is traced."""
+    context = Context()
+    context.run(component_var.set, SUPPRESSED)
+    return context
+
+
+def _exporters(given: Sequence[Exporter] | None, environment: Environment, clock: Clock) -> Sequence[Exporter]:
+    if given is None:
+        given = [_default_exporter(environment)]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"exporters is a list, exporters=[OTLPExporter()], not {type(given).__name__}")
+    for exporter in given:
+        if isinstance(exporter, type) or not isinstance(exporter, Exporter):
+            raise TypeError(f"an exporter has name, export() and aclose(), see Exporter; {exporter!r:.80} has not")
+        _apply_environment(exporter, environment, clock)
+    return given
+
+
+def _default_exporter(environment: Environment) -> Exporter:
+    from ..exporters import OTLPExporter
+
+    return OTLPExporter(encoding=environment.encoding or "protobuf", ca_file=environment.ca_file)  # type: ignore[arg-type]
+
+
+def _apply_environment(exporter: Exporter, environment: Environment, clock: Clock) -> None:
+    """Exporters cannot read the environment: what the user left open is filled in here."""
+    from ..exporters import ConsoleExporter, OTLPExporter
+
+    if isinstance(exporter, OTLPExporter):
+        exporter.with_defaults(
+            endpoint=environment.endpoint,
+            headers=environment.headers,
+            timeout=environment.timeout,
+            compression=environment.compression,
+            clock=clock,
+        )
+    elif isinstance(exporter, ConsoleExporter) and environment.no_color:
+        exporter.with_defaults(color=False)
+
+
+def _named(exporters: Sequence[Exporter]) -> list[tuple[str, Exporter]]:
+    """Each lane has a name of its own: the second "otlp" is "otlp-2"."""
+    named: dict[str, Exporter] = {}
+    for exporter in exporters:
+        name = base = exporter.name
+        number = 2
+        while name in named:
+            name, number = f"{base}-{number}", number + 1
+        named[name] = exporter
+    return list(named.items())
+
+
+def _check_journal(journal: object) -> None:
+    if journal in ("auto", False):
+        return
+    if isinstance(journal, bool | str | PathLike):
+        raise ConfigurationError("journal: this version keeps the span log in memory; use journal=False or leave it out")
+    raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
+
+
+def _check_types(**options: tuple[object, type]) -> None:
+    for option, (value, wanted) in options.items():
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{option} is a {wanted.__name__}, not {type(value).__name__}")
+
+
+def _seconds(option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}")
+    if not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{option} is zero or more seconds, not {value!r}")
+    return float(value)
+
+
+def _whole(option: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} is a whole number, not {type(value).__name__}")
+    if value < least:
+        raise ConfigurationError(f"{option} is at least {least}, not {value}")
+    return value

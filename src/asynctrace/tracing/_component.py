@@ -1,0 +1,378 @@
+"""A component: one span, from `trace_component()` to the record in the span log.
+
+    NEW ── enter ──▶ OPEN ── leave, end(), collected, cut ──▶ ENDED         each arrow is taken once
+
+Promises:
+
+1. The parent is captured on entry. Leaving restores, by value, what was current before.
+2. A component ends exactly once; ending it again, or writing to it afterwards, is counted and does nothing.
+3. What is given (inputs, outputs, logs, attributes) is captured when it is given; later changes do not show.
+4. Times are taken at the call site. The duration is monotonic; the start is the wall clock at the trace's first
+   component plus a monotonic distance, so a jump of the wall clock moves no child out of its parent.
+5. An open component whose handle is collected ends `abandoned`.
+
+`trace_component`, `_enter`, `set_attribute`, `_leave`, `_end` and `_encode` are the hot path: every call and every
+attribute in them is paid by each span of a traced program (see benchmarks/application_cost.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import Struct
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import ref
+
+from .._contracts import Ending, StatusCode
+from .._errors import MisuseError
+from ..wire import encode_varint
+from ..wire._varint import VARINTS
+from ._decorator import decorate
+from ._endings import STATUS_OF, TAILS, classify
+from ._extras import Extras, check_metadata, parse_status
+from ._heads import head
+from ._scope import Suppressed, component_var, trace_var
+from ._shape import Shape
+
+if TYPE_CHECKING:
+    from ._recorder import Recorder
+    from ._run import TraceContext
+
+__all__ = ["ENDED", "NEW", "OPEN", "ComponentTraceContext"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NEW: Final = 0
+OPEN: Final = 1
+ENDED: Final = 2
+
+_pack_times = Struct("<BQBQ").pack
+
+
+class ComponentTraceContext:
+    """The handle of one component, made by `trace_component()`: a context manager, async and plain, and a decorator.
+
+    Ids are lower-case hex (W3C Trace Context): `span_id` has 16 digits, `parent_id` too, or none at a root.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_child_head",
+        "_extras",
+        "_head",
+        "_id",
+        "_offset",
+        "_parent",
+        "_recorder",
+        "_restore",
+        "_run",
+        "_shape",
+        "_start",
+        "_state",
+    )
+
+    _recorder: Recorder
+    _shape: Shape
+    _attributes: dict[str, bytes]  # encoded, by key
+    _extras: Extras | None
+    _state: int
+    # Set on entry:
+    _head: bytes  # what all children of one parent share: trace id, parent id, flags, the run's attributes
+    _child_head: bytes | None  # the same for this one's children, made for the first of them
+    _id: bytes
+    _parent: ComponentTraceContext | None
+    _restore: ComponentTraceContext | Suppressed | None
+    _run: TraceContext | None  # None below a component that started its trace without a run
+    _offset: int  # wall clock minus monotonic clock at the trace's first component, in nanoseconds
+    _start: int  # monotonic nanoseconds
+
+    def __init__(self) -> None:
+        raise MisuseError("components are made by trace_component(): async with tracer.trace_component('name') as c: …")
+
+    # Entering and leaving ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> ComponentTraceContext:
+        return self._enter()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        record = self._leave(exc)
+        if record is not None and not self._recorder._append_nowait(record):
+            await self._recorder._sink.append(record)
+
+    def __enter__(self) -> ComponentTraceContext:
+        return self._enter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._store(self._leave(exc))
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, a coroutine function, a generator or an async generator: each call is a component.
+
+        A decorated generator runs each step in a context of its own, so its component is never the consumer's.
+        """
+        return decorate(self._recorder._template_of(self), function)
+
+    def start(self) -> ComponentTraceContext:
+        """Enter without a block; `end()` is then the caller's to call. A handle that is lost ends `abandoned`."""
+        return self._enter()
+
+    def end(self) -> None:
+        """End the component here, ending `ok`. What was current before it is current again."""
+        if self._state == NEW:
+            raise MisuseError("end() before entry: component = tracer.trace_component('name').start(); component.end()")
+        self._store(self._leave(None))
+
+    def __del__(self) -> None:
+        try:
+            if self._state == OPEN:
+                self._store(self._end(Ending.ABANDONED))
+        except AttributeError:
+            return  # never completed: trace_component() raised
+
+    def _enter(self) -> ComponentTraceContext:
+        if self._state:
+            raise MisuseError("a component is entered once: call trace_component() again for the next one")
+        recorder = self._recorder
+        current = component_var.get()
+        if current is None:
+            run = trace_var.get()
+            if run is None or run._recorder is not recorder:
+                return recorder._enter_apart(self, current)
+            parent = run._root
+        elif current._recorder is recorder:
+            parent = current
+        else:
+            return recorder._enter_apart(self, current)
+        self._parent = parent
+        self._restore = current
+        self._head = parent._child_head or parent._make_child_head()
+        self._run = parent._run
+        self._offset = parent._offset
+        self._id = span_id = recorder._span_id()
+        self._state = OPEN
+        recorder._open[span_id] = ref(self)
+        component_var.set(self)
+        self._start = recorder._monotonic_ns()
+        return self
+
+    def _leave(self, exc: BaseException | None) -> bytes | None:
+        if component_var.get() is self:
+            component_var.set(self._restore)
+        else:
+            self._restore_from_afar()
+        if exc is None:
+            return self._end(Ending.OK)
+        return self._end_by(exc)
+
+    def _restore_from_afar(self) -> None:
+        """Left while something else is current: restore only where that was entered below this component."""
+        inner = component_var.get()
+        while inner is not None and inner is not self:
+            inner = inner._restore
+        if inner is self:
+            component_var.set(self._restore)
+
+    # Ending ------------------------------------------------------------------------------------------------------
+
+    def _end(self, ending: Ending) -> bytes | None:
+        """The record of this component; None when it has ended before, or could not be encoded."""
+        recorder = self._recorder
+        now = recorder._monotonic_ns()
+        # pop() is atomic: of two threads that end one component, only one gets it.
+        if recorder._open.pop(self._id, None) is None:
+            recorder._count_late("end")
+            return None
+        self._state = ENDED
+        try:
+            return self._encode(ending, now)
+        except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
+            recorder._failed(error)
+            return None
+
+    def _end_by(self, exc: BaseException) -> bytes | None:
+        recorder = self._recorder
+        try:
+            ending = classify(exc, recorder._cancelled_types)
+            if ending in (Ending.ERROR, Ending.TIMEOUT):
+                self._note_exception(exc, ending)
+        except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
+            recorder._failed(error)
+            ending = Ending.ERROR
+        return self._end(ending)
+
+    def _encode(self, ending: Ending, now: int) -> bytes:
+        start = self._start
+        offset = self._offset
+        extras = self._extras
+        parts = [
+            self._head,
+            self._id,
+            self._shape.encoded,
+            _pack_times(0x39, start + offset, 0x41, (now if now > start else start) + offset),
+            TAILS[ending] if extras is None else extras.encoded(ending),
+        ]
+        parts.extend(self._attributes.values())
+        body = b"".join(parts)
+        size = len(body)
+        if size > self._recorder._span_bytes:
+            return self._recorder._cut_record(body)
+        return b"".join((b"\x12", VARINTS[size] if size < 2048 else encode_varint(size), body))
+
+    def _store(self, record: bytes | None) -> None:
+        if record is not None and not self._recorder._append_nowait(record):
+            self._recorder._sink.append_sync(record)
+
+    def _make_child_head(self) -> bytes:
+        made = self._child_head = head(self._trace_id, self._id, self._run)
+        return made
+
+    # What the user adds ------------------------------------------------------------------------------------------
+
+    def set_attribute(self, key: str, value: object) -> None:
+        """Set an attribute; the last value for a key stays. Texts are masked and cut (`Limits.attribute_bytes`)."""
+        if self._state == ENDED:
+            self._recorder._count_late("set_attribute")
+            return
+        recorder = self._recorder
+        # Encoded (key, value) pairs are remembered for short texts: looking one up also saves masking it again.
+        try:
+            known = recorder._pairs.get(key) if value.__class__ is str else None
+        except TypeError:
+            known = None  # an unhashable key: the error is raised below
+        field = known.get(value) if known is not None else None  # type: ignore[call-overload]
+        if field is None:
+            field = recorder._encode_attribute(key, value)
+        attributes = self._attributes
+        if len(attributes) >= recorder._attribute_limit and key not in attributes:
+            self._extend().dropped_attributes += 1
+        else:
+            attributes[key] = field
+
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        """`set_attribute()` for each item."""
+        if not isinstance(attributes, Mapping):
+            raise TypeError(f"set_attributes() takes a mapping of attributes, not {type(attributes).__name__}")
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def add_log(self, message: str, /, **fields: object) -> None:
+        """Add a log line with fields: a span event at this moment."""
+        if not isinstance(message, str):
+            raise TypeError(f"add_log() takes a message, add_log('cache miss', shard=3), not {type(message).__name__}")
+        self._add_event(message, fields)
+
+    def set_outputs(self, outputs: object, metadata: Mapping[str, object] | None = None) -> None:
+        """Set what the component produced (a snapshot), and metadata; later calls replace earlier ones."""
+        check_metadata(metadata)
+        if self._is_late("set_outputs"):
+            return
+        self._extend().put("output", self._recorder._encode_captured("output", outputs))
+        if metadata is not None:
+            self._extend().put("metadata", self._recorder._encode_metadata(metadata))
+
+    def record_exception(self, exc: BaseException) -> None:
+        """Add an `exception` event (OpenTelemetry semantic conventions, exceptions); the ending stays open."""
+        if not isinstance(exc, BaseException):
+            raise TypeError(f"record_exception() takes an exception, not {type(exc).__name__}")
+        name, message, stacktrace = self._recorder._capture.exception(exc)
+        self._add_event(
+            "exception",
+            {"exception.type": name, "exception.message": message, "exception.stacktrace": stacktrace},
+        )
+
+    def set_status(self, status: StatusCode | str, message: str = "") -> None:
+        """Set the OTLP status: "ok", "error" or "unset", and a message; it wins over the ending's own."""
+        code = parse_status(status)
+        if not isinstance(message, str):
+            raise TypeError(f"set_status() takes a message text, not {type(message).__name__}")
+        if not self._is_late("set_status"):
+            self._extend().status = (code, self._recorder._mask_text(message))
+
+    # What can be read --------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._shape.name
+
+    @property
+    def type(self) -> str | None:
+        return self._shape.type
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits; empty before entry."""
+        return self._id.hex() if self._state else ""
+
+    @property
+    def parent_id(self) -> str:
+        """16 hex digits; empty at a root and before entry."""
+        if not self._state:
+            return ""
+        if self._parent is not None:
+            return self._parent._id.hex()
+        return self._run._remote_parent if self._run is not None else ""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits; empty before entry."""
+        return self._trace_id.hex() if self._state else ""
+
+    @property
+    def trace(self) -> TraceContext:
+        """The run this component belongs to."""
+        if not self._state:
+            raise MisuseError("a component has a trace once it is entered: async with tracer.trace_component('name') as c")
+        return self._run or self._recorder._implied_run(self)
+
+    @property
+    def is_recording(self) -> bool:
+        """True from entry to end."""
+        return self._state == OPEN
+
+    def __repr__(self) -> str:
+        state = ("new", "open", "ended")[min(self._state, ENDED)]
+        return f"<ComponentTraceContext {self.name!r} {self.span_id} {state}>"
+
+    # Below the public face ---------------------------------------------------------------------------------------
+
+    @property
+    def _trace_id(self) -> bytes:
+        return self._head[2:18]  # after the tag and the length of field 1
+
+    def _extend(self) -> Extras:
+        return self._extras or self._recorder._extras_of(self)
+
+    def _is_late(self, call: str) -> bool:
+        if self._state != ENDED:
+            return False
+        self._recorder._count_late(call)
+        return True
+
+    def _add_event(self, name: str, fields: Mapping[str, object]) -> None:
+        if self._is_late("add_log"):
+            return
+        recorder = self._recorder
+        extras = self._extend()
+        if len(extras.events) >= recorder._limits.events:
+            extras.dropped_events += 1
+            return
+        extras.events.append(recorder._encode_event(self._wall_ns(), name, fields))
+
+    def _wall_ns(self) -> int:
+        recorder = self._recorder
+        return recorder._monotonic_ns() + (self._offset if self._state else recorder._clock_offset())
+
+    def _note_exception(self, exc: BaseException, ending: Ending) -> None:
+        self.record_exception(exc)
+        extras = self._extend()
+        if extras.status is None:
+            extras.status = (STATUS_OF[ending], self._recorder._capture.exception(exc)[1])
+
+    def _cut(self) -> None:
+        """End it `incomplete`, with what is known so far."""
+        self._store(self._end(Ending.INCOMPLETE))

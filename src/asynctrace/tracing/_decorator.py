@@ -1,0 +1,155 @@
+"""`@trace_component("name")` on a function, a coroutine function, a generator or an async generator.
+
+A generator is stepped in a context of its own: between two yields the consumer's current component is the consumer's.
+Dropping it early (`break`, `aclose()`, garbage collection) ends its component `abandoned`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextvars import Context, copy_context
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from ._component import ComponentTraceContext
+
+__all__ = ["decorate"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Template = Callable[[], "ComponentTraceContext"]
+"""Makes a fresh component for each call."""
+
+
+def decorate(template: Template, function: F) -> F:
+    """Wrap `function` so that each call is a component made by `template`. Raises `TypeError` for what is no function."""
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"trace_component('name') decorates functions, not {function!r:.80}")
+    if inspect.isasyncgenfunction(function):
+        return cast(F, _async_generator(template, function))
+    if inspect.isgeneratorfunction(function):
+        return cast(F, _generator(template, function))
+    if inspect.iscoroutinefunction(function):
+        return cast(F, _coroutine_function(template, function))
+    return cast(F, _function(template, function))
+
+
+def _function(template: Template, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with template():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _coroutine_function(template: Template, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        async with template():
+            return await function(*args, **kwargs)
+
+    return call
+
+
+def _generator(template: Template, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        def body() -> Generator[Any, Any, Any]:
+            with template():
+                return (yield from function(*args, **kwargs))
+
+        return _step(body(), copy_context())
+
+    return call
+
+
+def _step(generator: Generator[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
+    """Run each step of `generator` in `context`; otherwise the same generator."""
+    try:
+        item = context.run(next, generator)
+        while True:
+            try:
+                sent = yield item
+            except GeneratorExit:
+                raise
+            except BaseException as exc:  # noqa: BLE001  (the consumer's throw() belongs to the generator)
+                item = context.run(generator.throw, exc)
+            else:
+                item = context.run(generator.send, sent)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        context.run(generator.close)
+
+
+def _async_generator(template: Template, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        context = copy_context()
+        generator = function(*args, **kwargs)
+        component = template()
+        context.run(component.__enter__)
+        exc_info: tuple[Any, Any, Any] = (None, None, None)
+        try:
+            step = _InContext(generator.__anext__(), context)
+            while True:
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    break
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:  # noqa: BLE001  (the consumer's athrow() belongs to the generator)
+                    step = _InContext(generator.athrow(exc), context)
+                else:
+                    step = _InContext(generator.asend(sent), context)
+        except BaseException as exc:
+            exc_info = (type(exc), exc, exc.__traceback__)
+            raise
+        finally:
+            try:
+                await _InContext(generator.aclose(), context)
+            finally:
+                context.run(component.__exit__, *exc_info)
+
+    return call
+
+
+class _InContext:
+    """Await `awaitable` with each of its steps in `context`; what it waits for reaches the event loop unchanged."""
+
+    __slots__ = ("_context", "_steps")
+
+    def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
+        self._steps = awaitable.__await__()
+        self._context = context
+
+    def __await__(self) -> _InContext:
+        return self
+
+    def __iter__(self) -> _InContext:
+        return self
+
+    def __next__(self) -> Any:
+        return self._context.run(next, self._steps)
+
+    def send(self, value: Any) -> Any:
+        return self._context.run(self._steps.send, value)  # type: ignore[attr-defined]
+
+    def throw(
+        self,
+        exc: BaseException | type[BaseException],
+        value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Any:
+        if value is None:
+            return self._context.run(self._steps.throw, exc)  # type: ignore[attr-defined]
+        return self._context.run(self._steps.throw, value)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._context.run(self._steps.close)  # type: ignore[attr-defined]

@@ -1,0 +1,173 @@
+"""A run: a trace opened by `trace()`, with a root span of its own and what all its components share.
+
+    trace()  ──▶ TraceContext ── enter ──▶ current run, no current component ── leave ──▶ what was current before
+
+The root span is a component that is never the current one; components opened directly in the run are its children.
+A run entered inside another is a child of the current component, in the same trace, with its own session and user, or
+those of the run around it where it names none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .._errors import MisuseError
+from ..wire import encode_attribute
+from ._component import NEW, ComponentTraceContext
+from ._scope import Suppressed, component_var, trace_var
+
+if TYPE_CHECKING:
+    from ._recorder import Recorder
+
+__all__ = ["TraceContext"]
+
+
+class TraceContext:
+    """What identifies a run, and the handle of its root span. Made by `trace()`, or by `extract()` for a remote one.
+
+    `trace_id` has 32 hex digits, `span_id` (of the root span, or of the remote parent) 16; both are `""` before entry.
+    """
+
+    __slots__ = (
+        "_common",
+        "_recorder",
+        "_remote_parent",
+        "_restore_component",
+        "_restore_run",
+        "_root",
+        "_span_id",
+        "_trace_id",
+        "is_sampled",
+        "metadata",
+        "name",
+        "project",
+        "run_id",
+        "session_id",
+        "tags",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        trace_id: str = "",
+        span_id: str = "",
+        run_id: str | None = None,
+        name: str = "",
+        session_id: str | None = None,
+        user_id: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        is_sampled: bool = True,
+    ) -> None:
+        self.name = name
+        self.run_id = run_id
+        self.session_id = session_id
+        self.user_id = user_id
+        self.project = project
+        self.tags = tuple(tags)
+        self.metadata = dict(metadata) if metadata else {}
+        self.is_sampled = is_sampled
+        self._trace_id = trace_id
+        self._span_id = span_id
+        self._remote_parent = ""
+        self._recorder: Recorder | None = None
+        self._root: ComponentTraceContext | None = None
+        self._common = b""
+        self._restore_run: TraceContext | None = None
+        self._restore_component: ComponentTraceContext | Suppressed | None = None
+
+    # Entering and leaving ----------------------------------------------------------------------------------------
+
+    def _enter(self) -> TraceContext:
+        if self._recorder is None:
+            raise MisuseError("a remote context is not entered: async with tracer.trace('name', context=context) as run: …")
+        self._recorder._enter_run(self)
+        return self
+
+    def _leave(self, exc: BaseException | None) -> bytes | None:
+        if trace_var.get() is self:
+            trace_var.set(self._restore_run)
+            component_var.set(self._restore_component)
+        root = self._root
+        if root is None:
+            return None
+        return root._leave(exc)
+
+    async def __aenter__(self) -> TraceContext:
+        return self._enter()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        record = self._leave(exc)
+        if record is not None and self._root is not None:
+            recorder = self._root._recorder
+            if not recorder._append_nowait(record):
+                await recorder._sink.append(record)
+
+    def __enter__(self) -> TraceContext:
+        return self._enter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        record = self._leave(exc)
+        if self._root is not None:
+            self._root._store(record)
+
+    # The root span -----------------------------------------------------------------------------------------------
+
+    def add_log(self, message: str, /, **fields: object) -> None:
+        """Add a log line to the root span."""
+        self._span().add_log(message, **fields)
+
+    def set_outputs(self, outputs: object, metadata: Mapping[str, object] | None = None) -> None:
+        """Set what the run produced, a snapshot."""
+        self._span().set_outputs(outputs, metadata)
+
+    def set_attribute(self, key: str, value: object) -> None:
+        """Set an attribute of the root span."""
+        self._span().set_attribute(key, value)
+
+    def record_exception(self, exc: BaseException) -> None:
+        """Add an exception to the root span; the run goes on."""
+        self._span().record_exception(exc)
+
+    def _span(self) -> ComponentTraceContext:
+        if self._root is not None:
+            return self._root
+        if self._recorder is None:
+            raise MisuseError("a remote context has no span here: async with tracer.trace('name', context=context) as run: …")
+        return self._recorder._nothing
+
+    @property
+    def trace_id(self) -> str:
+        return self._root.trace_id if self._root is not None and self._root._state != NEW else self._trace_id
+
+    @property
+    def span_id(self) -> str:
+        return self._root.span_id if self._root is not None and self._root._state != NEW else self._span_id
+
+    def __repr__(self) -> str:
+        return f"<TraceContext {self.name!r} trace_id={self.trace_id!r} run_id={self.run_id!r}>"
+
+    # Below the public face ---------------------------------------------------------------------------------------
+
+    def _inherit(self, other: TraceContext) -> None:
+        """Take over what this run does not name itself."""
+        for field in ("session_id", "user_id", "project"):
+            if getattr(self, field) is None:
+                setattr(self, field, getattr(other, field))
+
+    def _encode_common(self, recorder: Recorder) -> None:
+        """What every span of the run carries: `session.id`, `user.id`."""
+        fields = (("session.id", self.session_id), ("user.id", self.user_id))
+        self._common = b"".join(
+            encode_attribute(b"\x4a", key, recorder._capture.attribute(value, key))
+            for key, value in fields
+            if value is not None
+        )

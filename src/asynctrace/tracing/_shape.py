@@ -1,0 +1,39 @@
+"""What components of one name, type and kind have in common, encoded once and remembered."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .._contracts import SpanKind
+from ..wire import encode_attribute, length_delimited
+from ..wire._values import encode_text
+
+__all__ = ["Shape", "parse_kind"]
+
+_KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
+
+
+class Shape:
+    """`encoded` holds the fields name and kind of a `Span`, and the attribute `openinference.span.kind`."""
+
+    __slots__ = ("encoded", "kind", "name", "type")
+
+    def __init__(self, name: str, component_type: str | None, kind: SpanKind, wire_name: str) -> None:
+        self.name = name
+        self.type = component_type
+        self.kind = kind
+        self.encoded = length_delimited(b"\x2a", encode_text(wire_name)) + bytes((0x30, kind))
+        if component_type is not None:
+            self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())
+
+
+def parse_kind(kind: object) -> SpanKind:
+    """A `SpanKind` from itself, its name in any case, or None (internal)."""
+    if kind is None:
+        return SpanKind.INTERNAL
+    if isinstance(kind, SpanKind):
+        return kind
+    parsed = _KINDS.get(kind.lower()) if isinstance(kind, str) else None
+    if parsed is None:
+        raise TypeError(f'kind is "internal", "server", "client", "producer", "consumer" or a SpanKind, not {kind!r:.60}')
+    return parsed
