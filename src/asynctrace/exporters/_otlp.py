@@ -3,12 +3,13 @@
 The body of a request is the batch's own slices under one header: nothing is encoded again. Each `export()` is
 one request; what the answer means stands in `_answers`, what can go wrong on the way in `_transport`.
 
-Promises: constructing does not load aiohttp; one session for each event loop, made in it; a repeated batch has
-the same `x-asynctrace-key`; no message and no `repr` shows a credential; the requests are nobody's spans.
+Promises: constructing does not load aiohttp; one session for each event loop, made in it; a repeated batch
+has the same `x-asynctrace-key`; no message and no `repr` shows a credential; the requests are nobody's spans.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -131,9 +132,8 @@ class OTLPExporter:
 
     async def start(self) -> None:
         """Load aiohttp and the certificates, beside the loop. Wrong certificates are told by `export()`."""
-        if self._transport is None:
-            made = await _in_place_if_loaded(self._new_transport)
-            self._transport = self._transport or made  # several requests may have begun at once
+        with contextlib.suppress(OSError):  # ssl.SSLError is one
+            await self._made_transport()
 
     async def export(self, batch: Batch) -> ExportResult:
         """Send the batch in one request."""
@@ -164,27 +164,21 @@ class OTLPExporter:
     # one request
 
     async def _attempt(self, batch: Batch) -> tuple[ExportResult, str]:
-        import ssl
-
         try:
-            await self.start()
-        except (ssl.SSLError, OSError):  # no certificate in ca_file, or not readable
+            transport = await self._made_transport()
+        except OSError:  # no certificate in ca_file, or not readable
             return ExportResult.blocked("tls_error"), ""
         body = await self._body(batch)
         self._requests += 1
         self._sent_bytes += len(body)
-        return await self._post(batch, body)
+        return await self._post(transport, batch, body)
 
-    async def _post(self, batch: Batch, body: bytes) -> tuple[ExportResult, str]:
+    async def _post(self, transport: Transport, batch: Batch, body: bytes) -> tuple[ExportResult, str]:
         from ._transport import TransportFailure
 
-        if self._transport is None:  # closed while the body was made
-            return ExportResult.try_again(reason="closed"), ""
         try:
             with own_traffic():
-                answer = await self._transport.post(
-                    self._settings.endpoint.url, body, self._request_headers(batch)
-                )
+                answer = await transport.post(self._settings.endpoint.url, body, self._request_headers(batch))
         except TransportFailure as failure:
             if failure.reason == "tls_error":
                 return ExportResult.blocked("tls_error"), ""
@@ -196,6 +190,14 @@ class OTLPExporter:
         if self._settings.compression != "none":
             headers["Content-Encoding"] = self._settings.compression
         return headers
+
+    async def _made_transport(self) -> Transport:
+        """Importing aiohttp takes a tenth of a second or more, certificates some 20 ms: not on the loop."""
+        if self._transport is None:
+            is_quick = "aiohttp" in sys.modules and not self._settings.endpoint.is_tls
+            made = self._new_transport() if is_quick else await run_aside(self._new_transport)
+            self._transport = self._transport or made  # several requests may have begun at once
+        return self._transport
 
     def _new_transport(self) -> Transport:
         from ._transport import Transport, ssl_context_of
@@ -241,11 +243,6 @@ def _zstd(body: bytes) -> bytes:
 
 
 _COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"none": _plain, "gzip": _gzip, "zstd": _zstd}
-
-
-async def _in_place_if_loaded(make: Callable[[], Transport]) -> Transport:
-    """Importing aiohttp takes a third of a second: not on the loop, unless it is there already."""
-    return make() if "aiohttp" in sys.modules else await run_aside(make)
 
 
 @functools.cache
