@@ -8,28 +8,22 @@ import pytest
 
 from asynctrace import wire
 from asynctrace._contracts import Resource, Scope, Span, StatusCode
+from asynctrace.delivery._batch import RecordBatch
 
 
-class RecordsOf:
-    """The `Batch` protocol over encoded spans, in several slices as a segment border would cut them."""
-
-    def __init__(self, spans: Sequence[Span], *, key: str = "k-1", service: str = "shop") -> None:
-        self._spans = tuple(spans)
-        records = [wire.frame(wire.encode_span(each)) for each in spans]
-        half = len(records) // 2
-        self.payload: Sequence[bytes | memoryview] = [
-            memoryview(b"".join(records[:half])),
-            b"".join(records[half:]),
-        ]
-        self.count = len(records)
-        self.size = sum(map(len, self.payload))
-        self.resource = Resource(attributes={"service.name": service})
-        self.resource_bytes = wire.encode_resource(self.resource)
-        self.scope_bytes = wire.encode_scope(Scope(name="asynctrace", version="0"))
-        self.key = key
-
-    def spans(self) -> tuple[Span, ...]:
-        return self._spans
+def batch_of(spans: Sequence[Span], *, key: str = "k-1") -> RecordBatch:
+    """A lane's batch over encoded spans, in two slices as a segment border would cut them."""
+    records = [wire.frame(wire.encode_span(each)) for each in spans]
+    half = len(records) // 2
+    resource = Resource(attributes={"service.name": "shop"})
+    return RecordBatch(
+        payload=[memoryview(b"".join(records[:half])), b"".join(records[half:])],
+        count=len(records),
+        resource=resource,
+        resource_bytes=wire.encode_resource(resource),
+        scope_bytes=wire.encode_scope(Scope(name="asynctrace", version="0")),
+        key=key,
+    )
 
 
 def a_span(number: int, *, parent: int = 0, size: int = 0, trace: int = 0xAB) -> Span:
@@ -45,7 +39,7 @@ def a_span(number: int, *, parent: int = 0, size: int = 0, trace: int = 0xAB) ->
     )
 
 
-MakeBatch = Callable[..., RecordsOf]
+MakeBatch = Callable[..., RecordBatch]
 
 
 @pytest.fixture
@@ -54,8 +48,8 @@ def make_batch() -> MakeBatch:
 
     def make(
         count: int = 3, *, key: str = "k-1", first: int = 1, size: int = 0, trace: int = 0xAB
-    ) -> RecordsOf:
+    ) -> RecordBatch:
         spans = [a_span(first + index, size=size, trace=trace) for index in range(count)]
-        return RecordsOf(spans, key=key)
+        return batch_of(spans, key=key)
 
     return make
