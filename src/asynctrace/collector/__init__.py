@@ -5,6 +5,7 @@
     _receive  an export request and its answer        _body    bytes to spans, within bounds
     _writer   admission and group commit              _store   the protocol of every store
     _api      the store as JSON                       _sqlite  the embedded store
+    _table    the store as a list of text
 
 Reading a store does not load the web server: `Collector` is imported where it is used.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._sqlite import SQLiteReader, SQLiteStore
 from ._store import RunPage, RunSummary, Store, StoreError, StoreReader, StoreStatistics
+from ._table import render_runs
 
 if TYPE_CHECKING:
     from ._app import Collector
@@ -32,6 +34,7 @@ __all__ = [
     "RunPage",
     "RunSummary",
     "StoreStatistics",
+    "render_runs",
 ]
 
 

@@ -51,7 +51,8 @@ On this machine: asynctrace ls, asynctrace show TRACE
 class Collector:
     """Receives OTLP for `store` on `host`:`port` (0: a free one), from `start()` to `aclose()`.
 
-    The store is the caller's: it stays open after `aclose()`.
+    The store is the caller's: it stays open after `aclose()`. Settings that cannot work raise
+    `ConfigurationError`.
     """
 
     def __init__(
@@ -85,9 +86,7 @@ class Collector:
             receiver = Receiver(writer)
             closers.callback(receiver.close)
             # the receiver undoes compression itself, within bounds
-            runner = web.AppRunner(
-                self._application(receiver, writer), auto_decompress=False, shutdown_timeout=GRACE
-            )
+            runner = web.AppRunner(self._application(receiver, writer), auto_decompress=False, shutdown_timeout=GRACE)
             closers.push_async_callback(runner.cleanup)
             await runner.setup()
             await web.SockSite(runner, listener).start()

@@ -73,9 +73,7 @@ def expand(body: bytes, encoding: str, limit: int) -> bytes:
         return body
     pieces = ENCODINGS.get(encoding)
     if pieces is None:
-        raise Refused(
-            415, f"Content-Encoding {encoding!r} is not supported: send {', '.join(ENCODINGS)} or identity"
-        )
+        raise Refused(415, f"Content-Encoding {encoding!r} is not supported: send {', '.join(ENCODINGS)} or identity")
     expanded = bytearray()
     for piece in pieces(body):
         expanded += piece
@@ -198,9 +196,7 @@ def _zstd(body: bytes) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError:
-        raise Refused(
-            415, "zstd is not installed here: pip install 'asynctrace[zstd]', or send gzip"
-        ) from None
+        raise Refused(415, "zstd is not installed here: pip install 'asynctrace[zstd]', or send gzip") from None
     # a window as large as RFC 8878 asks every decoder to support; more would be memory on the sender's word
     decompressor = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024)
     frame = decompressor.decompressobj()

@@ -97,6 +97,4 @@ def _allow(response: web.StreamResponse, origin: str) -> None:
 
 
 def _refuse(status: int, reason: str) -> web.Response:
-    return web.Response(
-        status=status, body=msgspec.json.encode({"error": reason}), content_type="application/json"
-    )
+    return web.Response(status=status, body=msgspec.json.encode({"error": reason}), content_type="application/json")

@@ -332,9 +332,7 @@ def _text(text: str) -> str:
 def _identity(hexadecimal: str) -> bytes:
     """A trace id as bytes; `ValueError` when it is none."""
     if len(hexadecimal) != 32 or not hexadecimal.isalnum():  # fromhex() would skip spaces
-        raise ValueError(
-            f"a trace id is 32 hexadecimal digits, or the beginning of them, not {hexadecimal!r}"
-        )
+        raise ValueError(f"a trace id is 32 hexadecimal digits, or the beginning of them, not {hexadecimal!r}")
     try:
         return bytes.fromhex(hexadecimal)
     except ValueError:

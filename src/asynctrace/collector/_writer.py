@@ -84,9 +84,7 @@ class _Submission(msgspec.Struct, frozen=True):
 class Writer:
     """Owns the thread; `store` is only written by it."""
 
-    def __init__(
-        self, store: Store, *, gather: float = GATHER_SECONDS, gather_spans: int = GATHER_SPANS
-    ) -> None:
+    def __init__(self, store: Store, *, gather: float = GATHER_SECONDS, gather_spans: int = GATHER_SPANS) -> None:
         self._store = store
         self._gather = gather
         self._gather_spans = gather_spans

@@ -1,0 +1,304 @@
+"""The command `asynctrace`: run a collector, and read what it holds.
+
+    serve   receive OTLP until SIGTERM or Ctrl-C      ls     the newest traces
+    demo    a workload, its receipt, its trees        show   one trace as a tree
+
+`ls` and `show` read the store directly: they work with and without a running collector.
+
+Exit status: 0 done · 1 it could not be done (no such trace, an unreadable store, a failed check) · 2 wrong
+usage, or an address or directory that `serve` cannot have · 130 Ctrl-C · 141 the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ._errors import AsynctraceError, ConfigurationError
+
+if TYPE_CHECKING:
+    from .collector import SQLiteReader
+    from .wire import ResourceSpans
+
+__all__ = ["main"]
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 4318
+LIST_LIMIT: Final = 20
+MAX_LIST_LIMIT: Final = 10_000
+DEFAULT_WIDTH: Final = 80
+"""Columns when the output is no terminal."""
+NARROWEST: Final = 60
+
+FALLBACKS: Final = str.maketrans(dict(zip("●◌✕⊘├└│─…µ·×", "*ox/|`|-~u.x", strict=True)))  # noqa: RUF001
+"""What stands for the characters of trees and tables where the output cannot show them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except AsynctraceError as error:
+        _complain(str(error))
+        return 2 if isinstance(error, ConfigurationError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="asynctrace", description="Receive traces on this machine and look at them.")
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands.add_parser("serve", help="receive OTLP over HTTP and keep it"))
+    _add_ls(commands.add_parser("ls", help="list the newest traces"))
+    _add_show(commands.add_parser("show", help="print one trace as a tree"))
+    _add_demo(commands.add_parser("demo", help="trace a workload, collect it here, and count it"))
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`, looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"asynctrace {version('asynctrace')}")
+        parser.exit()
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default=DEFAULT_HOST, help="address to bind (%(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to bind; 0 picks a free one (%(default)s)")
+    _add_directory(parser)
+    parser.add_argument("--no-open", action="store_true", help="open no browser (this version never does)")
+    parser.add_argument("--token", help="secret that senders and readers must present; default: $ASYNCTRACE_TOKEN")
+    parser.set_defaults(run=_serve)
+
+
+def _add_ls(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("--limit", type=_limit, default=LIST_LIMIT, help="how many traces (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON as GET /api/v1/traces answers it")
+    parser.set_defaults(run=_ls)
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trace", metavar="TRACE", help="a trace id, or the beginning of one")
+    _add_directory(parser)
+    parser.add_argument("--json", action="store_true", help="print the trace as OTLP/JSON")
+    parser.add_argument("--no-details", action="store_true", help="names and durations only")
+    parser.set_defaults(run=_show)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", action="store_true", help="keep the store, for ls and show")
+    parser.set_defaults(run=_demo)
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        dest="directory",
+        help="where traces are kept; default: $XDG_STATE_HOME/asynctrace or ~/.local/state/asynctrace",
+    )
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIST_LIMIT:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {MAX_LIST_LIMIT} is needed, not {text!r}")
+    return int(text)
+
+
+def _directory(options: argparse.Namespace) -> Path:
+    if options.directory is not None:
+        return Path(options.directory)
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # the XDG specification: a relative path is invalid and to be ignored
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return base / "asynctrace"
+
+
+# ── serve ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(options: argparse.Namespace) -> int:
+    token = options.token if options.token is not None else os.environ.get("ASYNCTRACE_TOKEN") or None
+    asyncio.run(_run_collector(options, token))
+    return 0
+
+
+async def _run_collector(options: argparse.Namespace, token: str | None) -> None:
+    from .collector import Collector, SQLiteStore, StoreError
+
+    directory = _directory(options)
+    stopped = _stop_signal()
+    try:
+        store = SQLiteStore(directory)
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
+    try:
+        async with Collector(store, host=options.host, port=options.port, token=token) as collector:
+            print(collector.url, flush=True)
+            _complain(f"traces are kept in {directory}; Ctrl-C ends")
+            await stopped.wait()
+    finally:
+        store.close()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+# ── ls, show ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ls(options: argparse.Namespace) -> int:
+    from .collector import render_runs
+
+    reader = _reader(options)
+    page = reader.runs(options.limit)
+    if options.json:
+        import msgspec
+
+        _write_json(msgspec.json.encode(page))
+    elif page.traces:
+        _write(render_runs(page.traces, width=_width()))
+    else:
+        _complain(f"no traces in {reader.directory} yet")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    reader = _reader(options)
+    trace_id = _the_one(reader, options.trace)
+    groups = reader.trace(trace_id)
+    if options.json:
+        from .wire import json_request
+
+        _write_json(json_request(groups))
+    else:
+        _write_tree(groups, details=not options.no_details)
+    return 0
+
+
+def _reader(options: argparse.Namespace) -> SQLiteReader:
+    from .collector import SQLiteReader
+
+    return SQLiteReader(_directory(options))
+
+
+def _the_one(reader: SQLiteReader, prefix: str) -> str:
+    """The only trace id that begins with `prefix`."""
+    try:
+        found = reader.find(prefix.lower(), limit=4)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if not found:
+        raise AsynctraceError(f"no trace begins with {prefix} in {reader.directory}: `asynctrace ls` lists them")
+    if len(found) > 1:
+        several = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+        raise AsynctraceError(f"{prefix} is the beginning of several traces: {several}")
+    return found[0]
+
+
+# ── demo ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ._demo import run_demo
+
+    directory = Path(tempfile.mkdtemp(prefix="asynctrace-demo-"))
+    try:
+        result = asyncio.run(run_demo(directory))
+    finally:
+        if not options.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    for groups in result.traces:
+        _write_tree(groups)
+        _write("")
+    _write(repr(result.receipt))
+    _write(f"the collector holds {result.stored} spans of {len(result.traces)} traces")
+    if options.keep:
+        _write(f"look again: asynctrace ls --data {directory}")
+    if result.stored != result.receipt.accepted or not result.receipt.complete:
+        _complain(f"{result.receipt.accepted} spans were accepted, {result.stored} are in the store")
+        return 1
+    return 0
+
+
+# ── output ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_tree(groups: Sequence[ResourceSpans], *, details: bool = True) -> None:
+    from ._tree import render_tree
+
+    spans = [span for group in groups for span in group.spans]
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    _write(render_tree(spans, width=_width(), color=color, details=details))
+
+
+def _width() -> int:
+    if not sys.stdout.isatty():
+        return DEFAULT_WIDTH
+    return max(NARROWEST, shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)
+
+
+def _write(text: str) -> None:
+    print(_showable(text, sys.stdout.encoding))
+
+
+def _write_json(body: bytes) -> None:
+    """JSON is UTF-8 whatever the terminal speaks (RFC 8259, 8.1)."""
+    sys.stdout.buffer.write(body + b"\n")
+
+
+def _complain(message: str) -> None:
+    print(_showable(f"asynctrace: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
+
+
+def _showable(text: str, encoding: str | None) -> str:
+    """The text with other characters where the output could not show it; its columns stay."""
+    encoding = encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(FALLBACKS).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
