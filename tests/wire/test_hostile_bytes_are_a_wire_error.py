@@ -40,9 +40,7 @@ GROUP = wire.ResourceSpans(resource=Resource(attributes={"r": 1}), scope=Scope(n
 SEEDS = [
     RECORD,
     wire.encode_span(SPAN),
-    b"".join(
-        wire.encode_request(wire.encode_resource(GROUP.resource), wire.encode_scope(GROUP.scope), [RECORD])
-    ),
+    b"".join(wire.encode_request(wire.encode_resource(GROUP.resource), wire.encode_scope(GROUP.scope), [RECORD])),
     wire.encode_response(3, "no"),
     wire.json_request([GROUP]),
 ]
@@ -124,9 +122,7 @@ MAP = (b"\x32", lambda value: wire.length_delimited(b"\x0a", wire.length_delimit
 
 
 @pytest.mark.parametrize(("tag", "wrap"), [ARRAY, MAP], ids=["arrays", "maps"])
-def test_deep_nesting_is_refused_and_the_official_limit_is_not(
-    tag: bytes, wrap: Callable[[bytes], bytes]
-) -> None:
+def test_deep_nesting_is_refused_and_the_official_limit_is_not(tag: bytes, wrap: Callable[[bytes], bytes]) -> None:
     wire.decode_span(nested_value(48, tag, wrap))
     for levels in (65, 3000):
         with pytest.raises(WireError, match="inside one another"):
@@ -144,7 +140,7 @@ def test_deep_nesting_is_refused_and_the_official_limit_is_not(
         (b"\x0b\x14", "not the one"),
         (b"\x0b" * 101 + b"\x0c" * 101, "groups inside"),
         (b"\x08" + b"\xff" * 11, "no end"),
-        (b"\xff\xff\xff\xff\x7f\x00", "no field number"),
+        (b"\xff\xff\xff\xff\x7f\x00", "number .* too large"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "are left"),
         (b"\x39\x00", "are left"),
         (b"\x2a\x02\xc3\x28", "not UTF-8"),
@@ -167,8 +163,7 @@ BOMBS = {
     "varints without end": b"\x80" * BIG,
     "json brackets": b"[" * BIG,
     "json in json": b'{"resourceSpans":[' * BIG,
-    "json values": b'{"resourceSpans":[{"resource":{"attributes":[{"value":'
-    + b'{"arrayValue":{"values":[' * BIG,
+    "json values": b'{"resourceSpans":[{"resource":{"attributes":[{"value":' + b'{"arrayValue":{"values":[' * BIG,
     "json digits": b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":' + b"9" * BIG + b"}]}]}]}",
     "json text digits": b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":"' + b"9" * BIG + b'"}]}]}]}',
 }

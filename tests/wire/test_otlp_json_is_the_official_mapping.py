@@ -164,9 +164,7 @@ def test_what_otlp_cannot_carry_is_an_error_here_too() -> None:
 
 
 def parsed(span: str) -> Span:
-    (group,) = wire.parse_json_request(
-        f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}'.encode()
-    )
+    (group,) = wire.parse_json_request(f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}'.encode())
     return group.spans[0]
 
 
@@ -219,9 +217,7 @@ def test_an_unknown_kind_is_unspecified(number: str) -> None:
     assert parsed(f'{{"kind":{number}}}').kind is SpanKind.UNSPECIFIED
 
 
-@pytest.mark.parametrize(
-    "body", [b"{}", b'{"resourceSpans":null}', b'{"resourceSpans":[null,{}]}', b'{"x":[1]}']
-)
+@pytest.mark.parametrize("body", [b"{}", b'{"resourceSpans":null}', b'{"resourceSpans":[null,{}]}', b'{"x":[1]}'])
 def test_nothing_inside_is_no_group(body: bytes) -> None:
     assert wire.parse_json_request(body) == []
 

@@ -19,9 +19,7 @@ def check_scan(scan: Scan, bodies: list[bytes]) -> None:
     assert [payload[start:end] for start, end in scan(payload)] == records
 
 
-@given(
-    st.lists(st.binary(max_size=200) | st.sampled_from([b"x" * 127, b"x" * 128, b"x" * 20_000]), max_size=8)
-)
+@given(st.lists(st.binary(max_size=200) | st.sampled_from([b"x" * 127, b"x" * 128, b"x" * 20_000]), max_size=8))
 def test_records_end_to_end_are_told_apart(bodies: list[bytes]) -> None:
     check_scan(wire.scan_records, bodies)
     check_scan(lambda payload: wire.scan_records(memoryview(payload)), bodies)

@@ -163,6 +163,7 @@ UNKNOWN = [
     b"\xfa\x3f\x03abc",  # length-delimited
     b"\xfd\x3f1234",  # 32 bits
     b"\xfb\x3f\x08\x01\xfb\x3f\xfc\x3f\xfc\x3f",  # a group in a group
+    b"\x0b\x00\x0a\x0c",  # field number 0 in a group
     b"\x08\x07",  # trace_id as a varint
     b"\x2d1234",  # name as 32 bits
     b"\x3a\x02\x01\x02",  # start time packed

@@ -75,17 +75,13 @@ def test_the_check_notices(broken: Callable[[Any], bytes]) -> None:
 
 @given(official.values)
 def test_any_value(value: Any) -> None:
-    assert official.exact(
-        official.value_of(AnyValue.FromString(wire.encode_any_value(value)))
-    ) == official.exact(value)
+    assert official.exact(official.value_of(AnyValue.FromString(wire.encode_any_value(value)))) == official.exact(value)
 
 
 @given(official.keys, official.values)
 def test_a_key_and_its_value_alone_and_as_a_field(key: str, value: Any) -> None:
     message = wire.encode_key_value(key, value)
-    assert official.exact(official.attributes_of([KeyValue.FromString(message)])) == official.exact(
-        {key: value}
-    )
+    assert official.exact(official.attributes_of([KeyValue.FromString(message)])) == official.exact({key: value})
     assert wire.encode_attribute(b"\x4a", key, value) == wire.length_delimited(b"\x4a", message)
 
 
@@ -136,13 +132,9 @@ def test_records_behind_a_header_are_a_request(resource: Resource, scope: Scope,
 
 
 def test_a_resource_and_a_scope_alone_are_messages() -> None:
-    resource = OfficialResource.FromString(
-        wire.encode_resource(Resource(attributes={"service.name": "shop"}))
-    )
+    resource = OfficialResource.FromString(wire.encode_resource(Resource(attributes={"service.name": "shop"})))
     assert official.attributes_of(resource.attributes) == {"service.name": "shop"}
-    scope = InstrumentationScope.FromString(
-        wire.encode_scope(Scope(name="n", version="1", attributes={"a": 1}))
-    )
+    scope = InstrumentationScope.FromString(wire.encode_scope(Scope(name="n", version="1", attributes={"a": 1})))
     assert (scope.name, scope.version, official.attributes_of(scope.attributes)) == ("n", "1", {"a": 1})
 
 
@@ -171,9 +163,7 @@ def test_a_response(rejected: int, message: str) -> None:
 def test_what_protobuf_cannot_hold_is_replaced(given: Any, arrives: str) -> None:
     for pair in (
         wire.encode_key_value("k", given),
-        wire.encode_attribute(b"", "k", given)[
-            len(wire.encode_varint(len(wire.encode_key_value("k", given)))) :
-        ],
+        wire.encode_attribute(b"", "k", given)[len(wire.encode_varint(len(wire.encode_key_value("k", given)))) :],
     ):
         assert official.attributes_of([KeyValue.FromString(pair)]) == {"k": arrives}
 

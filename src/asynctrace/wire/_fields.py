@@ -48,6 +48,8 @@ def read_fields(buffer: bytes, position: int, end: int) -> Iterator[tuple[int, i
     while position < end:
         tag, position = _read_tag(buffer, position, end)
         wire_type = tag & 7
+        if tag < 8:
+            raise WireError(f"no field number before offset {position}")
         if wire_type == _START_GROUP:
             position = _skip_group(buffer, position, end, tag)
             continue
@@ -64,8 +66,8 @@ def _read_tag(buffer: bytes, position: int, end: int) -> tuple[int, int]:
         position += 1
     else:
         tag, position = read_varint(buffer, position, end)
-    if not 8 <= tag <= _MAX_TAG:
-        raise WireError(f"no field number before offset {position}")
+    if tag > _MAX_TAG:
+        raise WireError(f"the field number before offset {position} is too large")
     return tag, position
 
 

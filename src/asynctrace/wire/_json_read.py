@@ -145,9 +145,7 @@ def _items(values: list[T | None] | None) -> list[T]:
 def _resource_spans(message: _ResourceSpans) -> list[ResourceSpans]:
     resource = Resource(attributes=_attributes(message.resource))
     return [
-        ResourceSpans(
-            resource=resource, scope=_scope(item.scope), spans=tuple(map(_span, _items(item.spans)))
-        )
+        ResourceSpans(resource=resource, scope=_scope(item.scope), spans=tuple(map(_span, _items(item.spans))))
         for item in _items(message.scope_spans)
     ]
 

@@ -38,9 +38,7 @@ def encode_scope(scope: Scope) -> bytes:
     return name + version + encode_attributes(b"\x1a", scope.attributes)
 
 
-def encode_request(
-    resource: bytes, scope: bytes, payload: Sequence[bytes | memoryview]
-) -> list[bytes | memoryview]:
+def encode_request(resource: bytes, scope: bytes, payload: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
     """An `ExportTraceServiceRequest` of one resource and one scope: a header, then `payload` as it is."""
     return [_header(resource, scope, sum(map(len, payload))), *payload]
 

@@ -56,12 +56,7 @@ def shrink_record(record: bytes, limit: int) -> bytes | None:
 
 def _cuts(span: Span) -> list[tuple[Place, int, str]]:
     """What can be cut, what that saves at least, and what then stands there; in the order of cutting."""
-    cuts = [
-        (place, saved, marker)
-        for place, value in _places(span)
-        for saved, marker in (_cut(value),)
-        if saved > 0
-    ]
+    cuts = [(place, saved, marker) for place, value in _places(span) for saved, marker in (_cut(value),) if saved > 0]
     return sorted(cuts, key=lambda cut: (cut[0][2] not in _FIRST, -cut[1]))
 
 

@@ -28,9 +28,7 @@ _fixed32 = Struct("<I").pack
 _MAX_32 = 0xFFFF_FFFF
 
 
-def encode_event(
-    time_ns: int, name: str, attributes: Mapping[str, AttributeValue], dropped: int = 0
-) -> bytes:
+def encode_event(time_ns: int, name: str, attributes: Mapping[str, AttributeValue], dropped: int = 0) -> bytes:
     """Field 11 of a `Span`: tag 0x5a, length, `Event` message.
 
     `time_ns` is nanoseconds since the Unix epoch, `dropped` how many attributes were left out. Raises
@@ -108,9 +106,7 @@ def _start_and_end(span: Span) -> bytes:
     try:
         return _times(0x39, span.start_ns, 0x41, span.end_ns)
     except StructError:
-        raise ValueError(
-            f"span times are 0 to 2**64 - 1 ns, not {span.start_ns!r:.40}, {span.end_ns!r:.40}"
-        ) from None
+        raise ValueError(f"span times are 0 to 2**64 - 1 ns, not {span.start_ns!r:.40}, {span.end_ns!r:.40}") from None
 
 
 def _event(event: Event) -> bytes:

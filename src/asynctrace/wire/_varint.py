@@ -38,9 +38,7 @@ def encode_varint(n: int) -> bytes:
     if 0 < n < 0x4000:  # 128 bytes … 16 kB is where the lengths of requests and long texts lie
         return (n & 0x7F | 0x80 | n >> 7 << 8).to_bytes(2, "little")
     if not 0 <= n <= MASK_64:
-        raise ValueError(
-            f"a varint holds 0 to 2**64 - 1, not a number of {n.bit_length()} bits (sign {n < 0})"
-        )
+        raise ValueError(f"a varint holds 0 to 2**64 - 1, not a number of {n.bit_length()} bits (sign {n < 0})")
     return _computed(n)
 
 
