@@ -1,0 +1,94 @@
+"""Every check of the project, each in an environment of its own. `nox` runs what CI runs; `nox --list` shows them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "wheel", "docs", "tests", "bench"]
+nox.options.reuse_venv = "yes"
+# A missing interpreter is named in the summary ("skipped"), it is not downloaded behind somebody's back.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+HERE = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+PARALLEL = ("-n", "2", "--dist", "loadgroup")
+
+
+def _put_pyenv_on_path() -> None:
+    """pyenv's shims answer "not found" for versions that are installed but not selected; their own folders work."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    folders = [str(found) for python in PYTHONS for found in sorted(versions.glob(f"{python}.*/bin"))]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ.get("PATH", "")])
+
+
+_put_pyenv_on_path()
+
+
+def _install(session: nox.Session, *groups: str, editable: bool = False) -> None:
+    """The project with its dependency groups, resolved by nox: older versions of pip know no groups."""
+    requirements = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.install(*requirements, *(["-e"] if editable else []), ".")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole suite but what the sessions `docs` and `bench` run. Arguments go to pytest."""
+    _install(session, "test", editable=True)
+    ignored = ("--ignore=tests/docs", "--ignore=tests/benchmarks")
+    session.run("pytest", *(session.posargs or (*PARALLEL, *ignored)))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy and pyright, both strict about what they check."""
+    _install(session, "types", "test", editable=True)
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin, "python")))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run the code of the README and of every page, compare what it prints, follow the links."""
+    _install(session, "test", editable=True)
+    session.run("pytest", *(session.posargs or ("tests/docs",)))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """See that every benchmark runs; with arguments, run them: `nox -s bench -- --quick`. No ratio is judged here."""
+    _install(session, "test", "bench")
+    if session.posargs:
+        session.run("python", "benchmarks/run.py", *session.posargs)
+    else:
+        session.run("pytest", "tests/benchmarks")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the source distribution, the wheel from it, and use the wheel where nothing else is installed."""
+    session.install("build")
+    built, empty = (Path(session.create_tmp()).resolve() / name for name in ("dist", "empty"))
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
+    (wheel_file,) = built.glob("*.whl")
+    session.run("python", "-m", "venv", "--clear", str(empty))
+    python = str(empty / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel_file), external=True)
+    session.run(python, "-m", "pip", "check", external=True)
+    session.chdir(built)
+    session.run(python, "-I", str(HERE / "tests" / "packaging" / "fresh_wheel.py"), external=True)
