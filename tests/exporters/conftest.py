@@ -46,9 +46,7 @@ MakeBatch = Callable[..., RecordBatch]
 def make_batch() -> MakeBatch:
     """`make_batch(count, key=…, first=…, size=…, trace=…)`: spans numbered from `first`."""
 
-    def make(
-        count: int = 3, *, key: str = "k-1", first: int = 1, size: int = 0, trace: int = 0xAB
-    ) -> RecordBatch:
+    def make(count: int = 3, *, key: str = "k-1", first: int = 1, size: int = 0, trace: int = 0xAB) -> RecordBatch:
         spans = [a_span(first + index, size=size, trace=trace) for index in range(count)]
         return batch_of(spans, key=key)
 

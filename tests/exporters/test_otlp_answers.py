@@ -45,9 +45,7 @@ async def answer_to(make_batch, *faults, encoding="protobuf", count=3, **setting
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("encoding", ["protobuf", "json"])
 @pytest.mark.parametrize("count", [1, 400])
-async def test_every_span_arrives_in_every_encoding_and_compression(
-    make_batch, compression, encoding, count
-) -> None:
+async def test_every_span_arrives_in_every_encoding_and_compression(make_batch, compression, encoding, count) -> None:
     async with FaultServer() as server:
         exporter = OTLPExporter(server.url, compression=compression, encoding=encoding)
         result = await exporter.export(make_batch(count, size=300))
@@ -156,9 +154,7 @@ async def test_too_large_is_said_by_the_server(make_batch) -> None:
 
 @pytest.mark.parametrize("encoding", ["protobuf", "json"])
 @pytest.mark.parametrize(("claimed", "rejected"), [(0, 0), (1, 1), (3, 3), (10**12, 3)])
-async def test_a_partial_success_counts_only_what_was_rejected(
-    make_batch, encoding, claimed, rejected
-) -> None:
+async def test_a_partial_success_counts_only_what_was_rejected(make_batch, encoding, claimed, rejected) -> None:
     result = await answer_to(make_batch, PartialSuccess(rejected=claimed), encoding=encoding)
     assert (result.outcome, result.accepted, result.rejected) == (Outcome.SETTLED, 3 - rejected, rejected)
     assert result.reason == ("backend_rejected" if rejected else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import time
@@ -215,6 +216,15 @@ async def test_tls_with_an_own_authority_works(make_batch, authority, ca_file) -
     assert result.accepted == 3
 
 
+async def test_requests_that_begin_at_once_share_one_session(make_batch, authority, ca_file) -> None:
+    async with FaultServer(ssl_context=server_context(authority, "127.0.0.1")) as server:
+        exporter = OTLPExporter(server.url, ca_file=ca_file)
+        results = await asyncio.gather(*(exporter.export(make_batch()) for _ in range(4)))
+        await exporter.aclose()
+        gc.collect()  # a session that was left behind would complain now
+    assert [result.accepted for result in results] == [3] * 4
+
+
 async def test_the_file_given_wins_over_the_environment(make_batch, authority, ca_file, monkeypatch) -> None:
     stranger = ca_file.with_name("stranger.pem")
     trustme.CA().cert_pem.write_to_path(stranger)
@@ -228,9 +238,7 @@ async def test_the_file_given_wins_over_the_environment(make_batch, authority, c
         assert result.reason == "tls_error"
 
 
-async def test_an_unknown_authority_a_wrong_name_and_no_tls_at_all_block(
-    make_batch, authority, ca_file
-) -> None:
+async def test_an_unknown_authority_a_wrong_name_and_no_tls_at_all_block(make_batch, authority, ca_file) -> None:
     async with (
         FaultServer(ssl_context=server_context(authority, "127.0.0.1")) as unknown,
         FaultServer(ssl_context=server_context(authority, "example.org")) as misnamed,

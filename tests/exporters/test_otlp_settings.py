@@ -169,9 +169,7 @@ async def test_defaults_fill_in_only_what_was_left_open(make_batch) -> None:
 async def test_what_was_given_wins_over_defaults(make_batch) -> None:
     async with FaultServer() as server:
         exporter = OTLPExporter(server.url, headers={}, timeout=5.0, compression="none")
-        exporter.with_defaults(
-            endpoint="http://127.0.0.1:9", headers={"x-env": "2"}, timeout=0.001, compression="gzip"
-        )
+        exporter.with_defaults(endpoint="http://127.0.0.1:9", headers={"x-env": "2"}, timeout=0.001, compression="gzip")
         result = await exporter.export(make_batch())
         await exporter.aclose()
     assert result.accepted == 3

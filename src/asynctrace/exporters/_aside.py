@@ -25,7 +25,7 @@ async def run_aside(work: Callable[[], T]) -> T:
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
-    thread = threading.Thread(target=_work_and_tell, args=(work, loop, answer), daemon=True)
+    thread = threading.Thread(target=_work_and_tell, args=(work, loop, answer), name="asynctrace-aside", daemon=True)
     try:
         thread.start()
     except RuntimeError:

@@ -110,7 +110,7 @@ class FaultServer:
         self._request_arrivals = Arrivals(lambda: len(self._requests), "requests")
         self._span_arrivals = Arrivals(lambda: len(self._accepted), "spans")
         self._groups: dict[OutOfOrder, Group] = {}
-        self._transports: Counter[asyncio.Transport] = Counter()
+        self._in_flight = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._release_event: asyncio.Event | None = None
         self._runner: web.AppRunner | None = None
@@ -188,8 +188,6 @@ class FaultServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        for transport in tuple(self._transports):
-            transport.abort()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WITHIN):
                 await runner.cleanup()
@@ -220,15 +218,12 @@ class FaultServer:
     # one request
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        transport = request.transport
-        if transport is not None:
-            self._transports[transport] += 1
-        self.max_in_flight = max(self.max_in_flight, self._transports.total())
+        self._in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             return await self._answer(request)
         finally:
-            if transport is not None:
-                self._transports -= Counter({transport: 1})
+            self._in_flight -= 1
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
