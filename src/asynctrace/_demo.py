@@ -39,6 +39,11 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     traces: list[list[ResourceSpans]]
     """The traces of the store, oldest first."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every span was accepted, and the store holds exactly as many."""
+        return self.receipt.complete and self.stored == self.receipt.accepted > 0
+
 
 async def run_demo(directory: Path) -> DemoResult:
     """Trace the workload into a collector that keeps its store in `directory`, and read it back."""

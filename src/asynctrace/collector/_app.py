@@ -25,7 +25,7 @@ from aiohttp import web
 from .._errors import ConfigurationError
 from ._api import routes
 from ._guard import Guard, is_loopback
-from ._receive import Receiver
+from ._receive import CAPACITY, Receiver
 from ._store import Store
 from ._writer import Writer
 
@@ -51,12 +51,18 @@ On this machine: asynctrace ls, asynctrace show TRACE
 class Collector:
     """Receives OTLP for `store` on `host`:`port` (0: a free one), from `start()` to `aclose()`.
 
-    The store is the caller's: it stays open after `aclose()`. Settings that cannot work raise
-    `ConfigurationError`.
+    The store is the caller's: it stays open after `aclose()`. `capacity` bounds the bytes of bodies between
+    their first read and their commit. Settings that cannot work raise `ConfigurationError`.
     """
 
     def __init__(
-        self, store: Store, *, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, token: str | None = None
+        self,
+        store: Store,
+        *,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        token: str | None = None,
+        capacity: int = CAPACITY,
     ) -> None:
         if token is not None and not token.strip():
             raise ConfigurationError("the token is empty: give a secret of your own, or no token at all")
@@ -66,6 +72,7 @@ class Collector:
                 f"or bind to {DEFAULT_HOST}"
             )
         self._store, self._host, self._port, self._token = store, host, port, token
+        self._capacity = capacity
         self._closers = contextlib.AsyncExitStack()
         self._url: str | None = None
 
@@ -83,7 +90,7 @@ class Collector:
             closers.callback(listener.close)
             writer = Writer(self._store)
             closers.push_async_callback(_in_thread, writer.close)
-            receiver = Receiver(writer)
+            receiver = Receiver(writer, capacity=self._capacity)
             closers.callback(receiver.close)
             # the receiver undoes compression itself, within bounds
             runner = web.AppRunner(self._application(receiver, writer), auto_decompress=False, shutdown_timeout=GRACE)

@@ -36,9 +36,9 @@ JSON = "application/json"
 
 PIECE = 256 * 1024
 """Bytes that are decompressed at a time."""
-ZSTD_INPUT = 512
+ZSTD_INPUT = 128
 """Bytes given to zstd at a time: its interface cannot bound the output, and four bytes may become 128 KiB
-(RFC 8878, 3.1.1.2), so a bomb oversteps the limit by 16 MiB at most. Its `stream_reader`, which can, takes a
+(RFC 8878, 3.1.1.2), so a bomb oversteps the limit by 4 MiB at most. Its `stream_reader`, which can, takes a
 cut frame for a whole one."""
 
 

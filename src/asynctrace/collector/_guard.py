@@ -65,7 +65,7 @@ class Guard:
         host = request.headers.get(hdrs.HOST, "")
         if self._only_loopback and not is_loopback(_host(f"//{host}")):
             return _refuse(403, f"this collector answers to localhost only, not to {host!r}")
-        if not is_otlp and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if not is_otlp and origin is not None and origin.lower().partition("://")[2] != host.lower():
             return _refuse(403, f"pages of {origin!r} may not read from this collector")
         is_preflight = is_otlp and request.method == hdrs.METH_OPTIONS  # browsers send it without credentials
         if request.path in HEALTH_PATHS or is_preflight or self._is_authorized(request):

@@ -8,24 +8,26 @@ Promises:
 - Every answer has the encoding of the request: an `ExportTraceServiceResponse`, or for errors a
   `google.rpc.Status`, as protobuf or as JSON.
 - 400 (no OTLP), 413 (too large), 415 (unknown type or encoding): sending the same again will not help.
-  503 with `Retry-After`: nothing is known to be stored, send it again.
+  503 with `Retry-After`: nothing is known to be stored, send it again. 500: a defect here, said on stderr.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
 
+from .._diagnostics import Diagnostics
 from ..wire import encode_response, encode_varint, length_delimited
 from ._body import JSON, PROTOBUF, Received, Refused, expand, parse
 from ._store import StoreError
 from ._writer import Admission, Behind, Ticket, Writer
 
-__all__ = ["MAX_BODY", "MAX_EXPANDED", "Receiver"]
+__all__ = ["CAPACITY", "MAX_BODY", "MAX_EXPANDED", "Receiver"]
 
 MAX_BODY: Final = 32 * 1024 * 1024
 """Bytes of a request body as it is sent."""
@@ -49,6 +51,7 @@ class Receiver:
         self._writer = writer
         self._max_body = max_body
         self._admission = Admission(capacity)
+        self._diagnostics = Diagnostics(time.monotonic_ns)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="asynctrace-collector-decoder")
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -61,7 +64,11 @@ class Receiver:
         except Behind:
             return _failure(503, "the collector is behind, send this again", is_json=is_json)
         except StoreError as error:
+            self._diagnostics.error("collector.store_failed", reason=str(error))
             return _failure(503, str(error), is_json=is_json)
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not look like a dead collector)
+            self._diagnostics.error("collector.request_failed", reason=repr(error))
+            return _failure(500, "the collector failed on this request", is_json=is_json)
 
     def close(self) -> None:
         """End the decoding threads."""
