@@ -185,9 +185,7 @@ def run_child(script: str, task: Task, **environment_changes: str) -> dict[str, 
     """
     command = [sys.executable, script, "--child", msgspec.json.encode(task).decode()]
     clean = _contenders.clean_environment(task.contender, task.origin) | environment_changes
-    finished = subprocess.run(
-        command, env=clean, capture_output=True, text=True, timeout=CHILD_TIMEOUT, check=False
-    )
+    finished = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=CHILD_TIMEOUT, check=False)
     if finished.returncode:
         raise RuntimeError(f"{task.contender} ended with {finished.returncode}:\n{finished.stderr[-4000:]}")
     answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
@@ -195,10 +193,10 @@ def run_child(script: str, task: Task, **environment_changes: str) -> dict[str, 
 
 
 class RunningSink:
-    """The sink's process, seen from the benchmark."""
+    """The sink's process, seen from outside."""
 
-    def __init__(self, port: int) -> None:
-        self.origin = f"http://127.0.0.1:{port}"
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
 
     def stats(self) -> dict[str, int]:
         """What has arrived so far: `spans`, `distinct`, `span_bytes`, `requests`, `refused`."""
@@ -211,9 +209,7 @@ class RunningSink:
         """The stats, after every one of `spans` was seen exactly once; otherwise `Incomplete`."""
         stats = self.stats()
         if stats["spans"] != spans or stats["distinct"] != spans:
-            raise Incomplete(
-                f"{stats['spans']} spans with {stats['distinct']} ids arrived, {spans} were made"
-            )
+            raise Incomplete(f"{stats['spans']} spans with {stats['distinct']} ids arrived, {spans} were made")
         return stats
 
 
@@ -229,7 +225,7 @@ def open_sink(*options: str) -> Iterator[RunningSink]:
     assert process.stdout is not None
     assert process.stdin is not None
     try:
-        yield RunningSink(int(process.stdout.readline()))
+        yield RunningSink(f"http://127.0.0.1:{int(process.stdout.readline())}")
     finally:
         process.stdin.close()
         process.wait(timeout=30)

@@ -37,9 +37,7 @@ async def child(task: Task) -> dict[str, Any]:
     async def one_call(count: int) -> None:
         for step in range(count):
             async with tracer.trace_component("step") as component:
-                component.set_attributes(
-                    {"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step}
-                )
+                component.set_attributes({"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step})
 
     async def at_entry(count: int) -> None:
         for step in range(count):

@@ -59,9 +59,7 @@ def measure(scale: Scale) -> tuple[list[Figure], dict[str, Any]]:
         )
         for peer, measured in pairs.items()
     ]
-    figures.append(
-        Figure(name="CPU of asynctrace, end to end", measured=statistics.median(ours), unit="µs a span")
-    )
+    figures.append(Figure(name="CPU of asynctrace, end to end", measured=statistics.median(ours), unit="µs a span"))
     return figures, {"spans": runs * SPANS_PER_RUN, "pairs_microseconds": pairs}
 
 

@@ -7,12 +7,15 @@ that reads). Once as resident memory, which is what the machine gives, once as `
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
+import os
 import statistics
 import tracemalloc
 from typing import Any
 
-from _common import Benchmark, Figure, Scale, Task, main, open_sink, resident_bytes, run_child
+from _common import Benchmark, Figure, RunningSink, Scale, Task, main, open_sink, resident_bytes, run_child
 from _contenders import SPANS_PER_RUN, make_contender
 
 MUST, AIM = 1.3, 1.1
@@ -31,9 +34,18 @@ async def child(task: Task) -> dict[str, Any]:
         await contender.stop()
         return {}
     await contender.produce(task.options["warm_up_runs"])
+    await _until_requests_hang(task.origin)
     measured = await _grown(contender, runs, traced=task.options["traced"])
     _leave(measured / (runs * SPANS_PER_RUN))
     return {}
+
+
+async def _until_requests_hang(origin: str) -> None:
+    """Connections are open and every library that a first request loads is there."""
+    sink = RunningSink(origin)
+    while not (await asyncio.to_thread(sink.stats))["requests"]:  # noqa: ASYNC110  (another process)
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
 
 
 async def _grown(contender: Any, runs: int, *, traced: bool) -> int:
@@ -51,9 +63,6 @@ async def _grown(contender: Any, runs: int, *, traced: bool) -> int:
 
 def _leave(bytes_per_span: float) -> None:
     """Print and end at once: the far side would keep every orderly shutdown waiting."""
-    import json
-    import os
-
     print(json.dumps({"bytes_per_span": bytes_per_span}), flush=True)
     os._exit(0)
 

@@ -52,9 +52,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="minutes instead of a quarter of an hour")
     parser.add_argument("--no-fail", action="store_true", help="exit 0 also when a must is missed")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be repeated")
-    parser.add_argument(
-        "--output", type=Path, help="where the page goes (default: only a whole, full run writes it)"
-    )
+    parser.add_argument("--output", type=Path, help="where the page goes (default: only a whole, full run writes it)")
     given = parser.parse_args()
     chosen = given.only or BENCHMARKS
     reports, failures = _run_all(chosen, quick=given.quick)
@@ -102,8 +100,7 @@ def table(figures: Iterable[Figure]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     )
 
 
@@ -115,9 +112,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    return (
-        f"{value:.0f}" if value == round(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
-    )
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def page(reports: Sequence[Report]) -> str:
@@ -133,9 +128,7 @@ def _described(reports: Sequence[Report]) -> str:
     measured = reports[0].environment
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     loads = ", ".join(str(report.environment["load"]) for report in reports)
-    machine = (
-        f"{measured['processor']}, {measured['cores']} cores, {measured['system']}, {measured['python']}"
-    )
+    machine = f"{measured['processor']}, {measured['cores']} cores, {measured['system']}, {measured['python']}"
     scale = "" if all(report.scale == "full" for report in reports) else " Quick rounds: expect ±20 %."
     return f"Machine: {machine}.\nVersions: {versions}.\nLoad average after each benchmark: {loads}.{scale}\n"
 
