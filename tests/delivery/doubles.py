@@ -224,14 +224,15 @@ def lying(lie: str) -> Any:
     return make_tracer
 
 
-def with_options(**forced: Any) -> Any:
-    """A maker of tracers with options that the test did not ask for."""
+def with_delivery(**forced: Any) -> Any:
+    """A maker of tracers whose lanes have other options than the test asked for."""
 
-    def make_tracer(**options: Any) -> Tracer:
-        return Tracer(**{**options, **forced})
+    def make_tracer(*, delivery: DeliveryOptions | None = None, **options: Any) -> Tracer:
+        delivery = msgspec.structs.replace(delivery or DeliveryOptions(), **forced)
+        return Tracer(delivery=delivery, **options)
 
     make_tracer.__name__ = "_".join(forced)
     return make_tracer
 
 
-one_span_for_each_request = with_options(delivery=DeliveryOptions(batch_spans=1, linger=0.02))
+one_span_for_each_request = with_delivery(batch_spans=1, batch_spans_most=1)

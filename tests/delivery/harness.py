@@ -50,6 +50,13 @@ async def within(seconds: float, awaitable: Awaitable[T], what: str) -> T:
     return task.result()
 
 
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Return when `condition()` is true: for counters, which have no event."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 async def end_spans(tracer: Tracer, n: int, name: str = "span") -> set[str]:
     """End `n` spans, each a run of its own; their ids."""
     ids = set()
