@@ -10,68 +10,74 @@
     collector/    another program with the same stages: receive, queue, store
     cli.py        the command `asynctrace`
     _contracts.py what the stages say to one another; _errors.py every exception; both: read these first
+
+Importing this module loads nothing but this file: each public name loads its home when it is first used.
 """
 
-from ._contracts import (
-    Batch,
-    Clock,
-    Ending,
-    Exporter,
-    ExportResult,
-    IdSource,
-    LaneReceipt,
-    Link,
-    Outcome,
-    Receipt,
-    Resource,
-    Span,
-    SpanKind,
-    StatusCode,
-)
-from ._errors import (
-    AsynctraceError,
-    ConfigurationError,
-    DeliveryError,
-    DeliveryTimeout,
-    MisuseError,
-    SpansLost,
-    WireError,
-)
-from .delivery import DeliveryOptions, LaneStatistics
-from .runtime import (
-    Statistics,
-    Tracer,
-    add_log,
-    configure,
-    default_tracer,
-    end_tracers,
-    flush,
-    flush_sync,
-    receipt,
-    set_outputs,
-    shutdown,
-    shutdown_sync,
-    start_tracers,
-    statistics,
-    trace,
-    trace_component,
-)
-from .runtime._resource import SDK_VERSION as __version__
-from .spanlog import DropNewest, DropOldest, WaitForRoom
-from .tracing import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    ComponentTraceContext,
-    Limits,
-    ParentBased,
-    Sampler,
-    TraceContext,
-    TraceIdRatio,
-    bind,
-    current_component,
-    current_trace,
-    suppress,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._contracts import (
+        Batch,
+        Clock,
+        Ending,
+        Exporter,
+        ExportResult,
+        IdSource,
+        LaneReceipt,
+        Link,
+        Outcome,
+        Receipt,
+        Resource,
+        Span,
+        SpanKind,
+        StatusCode,
+    )
+    from ._errors import (
+        AsynctraceError,
+        ConfigurationError,
+        DeliveryError,
+        DeliveryTimeout,
+        MisuseError,
+        SpansLost,
+        WireError,
+    )
+    from .delivery import DeliveryOptions, LaneStatistics
+    from .runtime import (
+        Statistics,
+        Tracer,
+        add_log,
+        configure,
+        default_tracer,
+        end_tracers,
+        flush,
+        flush_sync,
+        receipt,
+        set_outputs,
+        shutdown,
+        shutdown_sync,
+        start_tracers,
+        statistics,
+        trace,
+        trace_component,
+    )
+    from .spanlog import DropNewest, DropOldest, WaitForRoom
+    from .tracing import (
+        ALWAYS_OFF,
+        ALWAYS_ON,
+        ComponentTraceContext,
+        Limits,
+        ParentBased,
+        Sampler,
+        TraceContext,
+        TraceIdRatio,
+        bind,
+        current_component,
+        current_trace,
+        suppress,
+    )
 
 __all__ = [
     # a tracer and its options
@@ -137,3 +143,92 @@ __all__ = [
     "WireError",
     "__version__",
 ]
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "._contracts": (
+        "Batch",
+        "Clock",
+        "Ending",
+        "Exporter",
+        "ExportResult",
+        "IdSource",
+        "LaneReceipt",
+        "Link",
+        "Outcome",
+        "Receipt",
+        "Resource",
+        "Span",
+        "SpanKind",
+        "StatusCode",
+    ),
+    "._errors": (
+        "AsynctraceError",
+        "ConfigurationError",
+        "DeliveryError",
+        "DeliveryTimeout",
+        "MisuseError",
+        "SpansLost",
+        "WireError",
+    ),
+    ".delivery": (
+        "DeliveryOptions",
+        "LaneStatistics",
+    ),
+    ".runtime": (
+        "Statistics",
+        "Tracer",
+        "add_log",
+        "configure",
+        "default_tracer",
+        "end_tracers",
+        "flush",
+        "flush_sync",
+        "receipt",
+        "set_outputs",
+        "shutdown",
+        "shutdown_sync",
+        "start_tracers",
+        "statistics",
+        "trace",
+        "trace_component",
+    ),
+    ".spanlog": (
+        "DropNewest",
+        "DropOldest",
+        "WaitForRoom",
+    ),
+    ".tracing": (
+        "ALWAYS_OFF",
+        "ALWAYS_ON",
+        "ComponentTraceContext",
+        "Limits",
+        "ParentBased",
+        "Sampler",
+        "TraceContext",
+        "TraceIdRatio",
+        "bind",
+        "current_component",
+        "current_trace",
+        "suppress",
+    ),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+_FOLDERS = ("exporters", "testing")
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _FOLDERS:
+        return import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

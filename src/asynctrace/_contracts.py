@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, Union, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 AttributeValue: TypeAlias = Union[
-    None, bool, int, float, str, bytes, Sequence["AttributeValue"], Mapping[str, "AttributeValue"]
+    bool, int, float, str, bytes, Sequence["AttributeValue"], Mapping[str, "AttributeValue"], None
 ]
 """What OTLP's `AnyValue` can carry (opentelemetry/proto/common/v1/common.proto)."""
 

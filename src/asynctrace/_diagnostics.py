@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Diagnostics"]
@@ -66,20 +67,17 @@ class Diagnostics:
         self._emit(level, event, fields)
 
     def _emit(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        try:
+        with suppress(Exception):  # a program's logging must not reach its traced code through us
             getattr(_logger(), level)(event, **fields)
-        except Exception:  # noqa: BLE001, S110  (a program's logging must not reach its traced code through us)
-            pass
 
 
 def _logger() -> Any:
     import structlog
 
     if structlog.is_configured():
-        return structlog.get_logger(logger="asynctrace")
+        return structlog.get_logger("asynctrace").bind(logger="asynctrace")
     return structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
         wrapper_class=structlog.make_filtering_bound_logger(30),
-        logger="asynctrace",
-    )
+    ).bind(logger="asynctrace")

@@ -153,14 +153,10 @@ def _trace_lines(members: list[Span], width: int, details: bool) -> Iterator[Seg
             yield [(OPEN_MARK, OPEN_MARK), ("dim", f" {title}")]
         for top in tops:
             last = top is tops[-1]
-            yield from _subtree(
-                top, "└─ " if last else "├─ ", "   " if last else "│  ", forest, width, details
-            )
+            yield from _subtree(top, "└─ " if last else "├─ ", "   " if last else "│  ", forest, width, details)
 
 
-def _subtree(
-    top: Span, branch: str, below: str, forest: _Forest, width: int, details: bool
-) -> Iterator[Segments]:
+def _subtree(top: Span, branch: str, below: str, forest: _Forest, width: int, details: bool) -> Iterator[Segments]:
     """The lines of `top` and all below it; `branch` stands before its own line, `below` before the others."""
     deepest = max(2, width // 6)  # levels drawn as guides (3 columns each): half of the width stays for names
     waiting = [(top, 0, branch, below)]

@@ -92,9 +92,12 @@ class Delivery:
     def on_ready(self) -> None:
         """Records are ready. From any thread, a signal handler, a finaliser; never raises, never waits."""
         self._log.wake_at = _NEVER
-        home = self._home
-        if home is None or not home.is_alive or not home.call(home.wake):
-            self.ensure_running()
+        try:
+            home = self._home
+            if home is None or not home.is_alive or not home.call(home.wake):
+                self.ensure_running()
+        except Exception as error:  # noqa: BLE001  (the traced program is what called: it must not see this)
+            self._diagnostics.error("delivery.cannot_start", error=repr(error))
 
     def ensure_running(self) -> None:
         """Give the lanes a home if they have none: the loop that runs in this thread, or a thread of their own."""
@@ -264,9 +267,7 @@ class Delivery:
 
     def _make_batch(self, window: Window) -> RecordBatch:
         key = f"{self._log_id}:{window.first}:{window.count}"
-        return RecordBatch(
-            window.payload, window.count, self._resource, self._resource_bytes, self._scope_bytes, key
-        )
+        return RecordBatch(window.payload, window.count, self._resource, self._resource_bytes, self._scope_bytes, key)
 
     def _progressed(self) -> None:
         settled = self.settled

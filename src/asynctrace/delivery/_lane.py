@@ -80,9 +80,7 @@ class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Lane:
     """One exporter's cursor, windows and books."""
 
-    def __init__(
-        self, name: str, log: SpanLog, options: DeliveryOptions, random: Callable[[], float]
-    ) -> None:
+    def __init__(self, name: str, log: SpanLog, options: DeliveryOptions, random: Callable[[], float]) -> None:
         self.name = name
         self.state = LaneState.IDLE
         self.cursor = 0

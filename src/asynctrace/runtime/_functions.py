@@ -52,7 +52,7 @@ def trace(
 def trace_component(
     name: str,
     *,
-    type: str | None = None,  # noqa: A002  (the public name)
+    type: str | None = None,
     kind: SpanKind | str | None = None,
     inputs: object = None,
     metadata: Mapping[str, object] | None = None,

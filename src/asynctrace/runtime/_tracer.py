@@ -408,7 +408,9 @@ def _check_journal(journal: object) -> None:
     if journal in ("auto", False):
         return
     if isinstance(journal, bool | str | PathLike):
-        raise ConfigurationError("journal: this version keeps the span log in memory; use journal=False or leave it out")
+        raise ConfigurationError(
+            "journal: this version keeps the span log in memory; use journal=False or leave it out"
+        )
     raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
 
 

@@ -4,25 +4,32 @@ Promises:
 
 1. `append_nowait()` is safe from any thread, any loop, a signal handler and a finaliser, and makes no system call
    except when a segment rolls.
-2. A record has a number, counted from 0 and never reused. `first <= every cursor's target <= appended`.
-3. Every record that is not stored is counted, with a reason, before the call returns.
-4. The memory held is at most `capacity_bytes`; the number of records held at most `capacity_spans`.
+2. A record has a number, counted from 0 and never reused.
+3. Every record that is not stored is counted, with a reason.
+4. The memory held is at most `capacity_bytes`, and what is staged; the number of records at most `capacity_spans`.
 5. The log does not know who reads it. Readers cut runs with `read()` and say with `release()` what is settled.
 
-    first            (segments)             appended
-      │ ▓▓▓▓▓▓▓▓▓▓▓▓ │ ▓▓▓▓▓▓▓▓▓▓▓ │ ▓▓▓▓▓░░░░ │
-      └ release(n) frees whole segments          └ append_nowait()
+    first            (segments)             stored        staged
+      │ ▓▓▓▓▓▓▓▓▓▓▓▓ │ ▓▓▓▓▓▓▓▓▓▓▓ │ ▓▓▓▓▓░░░░ │    ▪▪▪ ◀── append_nowait()
+      └ release(n) frees whole segments         ◀─ stored together, under the lock
 
-Re-entrance: the lock is re-entrant, so a signal handler or finaliser that interrupts an append of its own thread gets
-in; it then finds `_writing` set and leaves its record in `_nested`, which the interrupted append stores on its way out.
+Why records are staged: taking a lock for each record costs as much as everything else that happens to it here. One
+`list.append` is atomic, so it needs no lock, cannot be interrupted half-way by a signal handler or a finaliser, and
+the next of up to 64 appends stores all of them. Readers store what is staged before they look, so nobody sees a
+difference. A log that must write through (a journal) stages nothing.
+
+Re-entrance: the lock is re-entrant, so a signal handler or finaliser that interrupts `_store_staged()` of its own thread
+gets in; it then finds `_storing` set, and leaves its record to the call that it interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate
 
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
 from ._segment import SEGMENT_BYTES, Segment
@@ -36,6 +43,12 @@ _SEGMENTS_IN_CAPACITY = 8
 """A small log is still made of several segments, so that room comes back in parts."""
 
 _SMALLEST_SEGMENT = 4096
+
+_MOST_STAGED = 64
+"""More save no more time: the lock is a small part of storing this many."""
+
+_LARGE_RECORD = 4096
+"""A record of more bytes is stored at once, so that what is staged stays below 256 KiB."""
 
 
 class SpanLog:
@@ -53,26 +66,26 @@ class SpanLog:
         self._capacity_bytes = capacity_bytes
         self._capacity_spans = capacity_spans
         self._when_full = when_full or DropNewest()
+        self._waits = isinstance(when_full, WaitForRoom)
         self._on_ready = on_ready
         self._segment_bytes = min(SEGMENT_BYTES, max(_SMALLEST_SEGMENT, capacity_bytes // _SEGMENTS_IN_CAPACITY))
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
         self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-        self._writing = False
-        self._nested: deque[bytes] = deque()
+        self._storing = False
+        self._staged: list[bytes] = []
         self._closed_for: str | None = None
         self._refused: dict[str, int] = {}
         self._segments: deque[Segment] = deque()
         self._held_bytes = 0
         self._settled = 0
-        self.appended = 0
-        """Records stored so far; the number of the next one."""
+        self._stored = 0
         self.first = 0
         """The oldest record that is still held."""
         self.peak_bytes = 0
         """The most memory ever held by segments."""
-        self.wake_at = 1
-        """`on_ready` is called once `appended` reaches this number; the reader sets it anew."""
+        self._wake_at = 1
+        self._stage_limit = 1
         # The open segment, unpacked for the hot path.
         self._payload = self._words = memoryview(b"")
         self._base = self._end = self._capacity = self._stop_at = 0
@@ -81,31 +94,15 @@ class SpanLog:
 
     def append_nowait(self, record: bytes) -> bool:
         """Store `record`, or count it as dropped. False only under `WaitForRoom`: full, and nothing counted yet."""
-        with self._lock:
-            if self._writing:
-                self._nested.append(record)
-                return True
-            self._writing = True
-            try:
-                number = self.appended
-                start = self._end
-                end = start + len(record)
-                if end > self._capacity or number >= self._stop_at:
-                    stored = self._append_slowly(record)
-                else:
-                    # No call stands between these stores, so no signal handler runs between them either.
-                    self._payload[start:end] = record
-                    self._words[number - self._base] = end
-                    self._end = end
-                    self.appended = number + 1
-                    stored = True
-            finally:
-                self._writing = False
-            if self._nested:
-                self._store_nested()
-        if self.appended >= self.wake_at:
-            self._on_ready()
-        return stored
+        if self._waits and not self._has_room_for(record):
+            return False
+        staged = self._staged
+        staged.append(record)
+        if len(staged) >= self._stage_limit or len(record) > _LARGE_RECORD:
+            self._store_staged()
+            if self._stored >= self._wake_at:
+                self._on_ready()
+        return True
 
     async def append(self, record: bytes) -> None:
         """Store `record` as soon as there is room; after the policy's timeout count it as `refused`.
@@ -139,9 +136,27 @@ class SpanLog:
     def close(self, reason: str) -> None:
         """From now on every record is refused for `reason`."""
         with self._lock:
+            self._store_staged()
             self._closed_for = reason
             self._stop_at = 0
+            self._set_stage_limit()
             self._wake_waiters()
+
+    @property
+    def appended(self) -> int:
+        """Records stored so far; the number of the next one."""
+        self._store_staged()
+        return self._stored
+
+    @property
+    def wake_at(self) -> int:
+        """`on_ready` is called once `appended` reaches this number; the reader sets it anew."""
+        return self._wake_at
+
+    @wake_at.setter
+    def wake_at(self, number: int) -> None:
+        self._wake_at = number
+        self._set_stage_limit()
 
     def refused(self) -> dict[str, int]:
         """Records that never reached the log, by reason."""
@@ -182,7 +197,7 @@ class SpanLog:
             self._settled = max(self._settled, settled)
             while len(self._segments) > 1 and self._segments[1].base <= settled:
                 self._free_oldest()
-            if self._segments and self.appended <= settled:
+            if self._segments and self._stored <= settled and not self._staged:
                 self._free_all()
             self._reopen()
             self._wake_waiters()
@@ -212,30 +227,82 @@ class SpanLog:
 
     # Below the lock ----------------------------------------------------------------------------------------------
 
-    def _append_slowly(self, record: bytes) -> bool:
-        if self._closed_for is not None:
-            return self._count_refused(self._closed_for)
-        if not self._make_room(len(record)):
-            return False if isinstance(self._when_full, WaitForRoom) else self._count_refused("refused")
-        end = self._end + len(record)
-        self._payload[self._end : end] = record
-        self._words[self.appended - self._base] = end
+    def _store_staged(self) -> None:
+        if not self._staged:
+            return
+        with self._lock:
+            if self._storing:
+                return
+            self._storing = True
+            try:
+                while self._staged:
+                    if not self._store_together(self._staged[:]):
+                        self._store_one(self._staged[0])
+            finally:
+                self._storing = False
+                self._set_stage_limit()
+
+    def _store_together(self, records: list[bytes]) -> bool:
+        """Store all of them in the open segment; False when there is no room for all."""
+        number, start, count = self._stored, self._end, len(records)
+        ends = memoryview(array("Q", accumulate(map(len, records), initial=start)))
+        end = ends[count]
+        if end > self._capacity or number + count > self._stop_at:
+            return False
+        bodies = b"".join(records)
+        slot = number - self._base
+        # No call stands between here and the end, so no signal handler runs in between: an exception that one raises
+        # finds each record either staged or stored.
+        self._payload[start:end] = bodies
+        self._words[slot : slot + count] = ends[1:]
         self._end = end
-        self.appended += 1
+        self._stored = number + count
+        del self._staged[:count]
         return True
+
+    def _store_one(self, record: bytes) -> None:
+        """Store the first of the staged records, in a new segment if need be, or count it as refused."""
+        size = len(record)
+        if not self._prepare(size):
+            del self._staged[0]
+            return
+        number, start = self._stored, self._end
+        end = start + size
+        self._payload[start:end] = record  # and no call from here on, as above
+        self._words[number - self._base] = end
+        self._end = end
+        self._stored = number + 1
+        del self._staged[0]
+
+    def _prepare(self, size: int) -> bool:
+        """Make room for a record of `size` bytes; False when it was refused, and counted."""
+        if self._closed_for is not None:
+            self._count_refused(self._closed_for)
+        elif (self._end + size > self._capacity or self._stored >= self._stop_at) and not self._make_room(size):
+            self._count_refused("refused")
+        else:
+            return True
+        return False
+
+    def _set_stage_limit(self) -> None:
+        until_wake = self._wake_at - self._stored
+        self._stage_limit = 1 if self._waits or until_wake < 1 else min(until_wake, _MOST_STAGED)
 
     def _make_room(self, size: int) -> bool:
         if self._spans_are_full():
-            if not self._evict():
+            if not isinstance(self._when_full, DropOldest):
                 return False
-        if self._end + size <= self._capacity and self.appended < self._base + self._segments[-1].slots:
+            self.first = self._stored + 1 - (self._capacity_spans or 0)
+        if not self._segments:
+            return self._roll(size)
+        if self._end + size <= self._capacity and self._stored < self._base + self._segments[-1].slots:
             self._reopen()
             return True
         return self._roll(size)
 
     def _spans_are_full(self) -> bool:
         held_from = max(self._settled, self.first)
-        return self._capacity_spans is not None and self.appended - held_from >= self._capacity_spans
+        return self._capacity_spans is not None and self._stored - held_from >= self._capacity_spans
 
     def _roll(self, size: int) -> bool:
         wanted = max(self._segment_bytes, size)
@@ -243,7 +310,7 @@ class SpanLog:
             if not self._evict():
                 return False
         try:
-            segment = Segment(self.appended, wanted)
+            segment = Segment(self._stored, wanted)
         except OSError:
             return False
         self._segments.append(segment)
@@ -251,7 +318,7 @@ class SpanLog:
         self.peak_bytes = max(self.peak_bytes, self._held_bytes)
         self._payload, self._words = segment.payload, segment.words
         self._base, self._end, self._capacity = segment.base, 0, segment.capacity
-        self.wake_at = min(self.wake_at, self.appended)
+        self._wake_at = min(self._wake_at, self._stored)  # a segment is full
         self._reopen()
         return True
 
@@ -266,12 +333,12 @@ class SpanLog:
 
     def _free_oldest(self) -> None:
         self._held_bytes -= self._segments.popleft().capacity
-        self.first = self._segments[0].base
+        self.first = max(self.first, self._segments[0].base)
 
     def _free_all(self) -> None:
         self._segments.clear()
         self._held_bytes = 0
-        self.first = self._base = self.appended
+        self.first = self._base = self._stored
         self._payload = self._words = memoryview(b"")
         self._end = self._capacity = self._stop_at = 0
 
@@ -285,16 +352,10 @@ class SpanLog:
             stop_at = min(stop_at, max(self._settled, self.first) + self._capacity_spans)
         self._stop_at = stop_at
 
-    def _count_refused(self, reason: str) -> bool:
+    def _count_refused(self, reason: str) -> None:
         if reason not in self._refused:
-            self.wake_at = 0  # the reader tells of the first loss
+            self._wake_at = 0  # the reader tells of the first loss
         self._refused[reason] = self._refused.get(reason, 0) + 1
-        return True
-
-    def _store_nested(self) -> None:
-        while self._nested:
-            if not self.append_nowait(record := self._nested.popleft()):
-                self._append_or_refuse(record)
 
     def _append_or_refuse(self, record: bytes) -> None:
         if not self.append_nowait(record):
@@ -304,6 +365,18 @@ class SpanLog:
 
     def _patience(self) -> float:
         return self._when_full.timeout if isinstance(self._when_full, WaitForRoom) else 0.0
+
+    def _has_room_for(self, record: bytes) -> bool:
+        with self._lock:
+            self._store_staged()
+            if self._closed_for is not None:
+                return True  # it will be refused for that reason
+            number, size = self._stored, len(record)
+            if self._segments and self._end + size <= self._capacity and number < self._stop_at:
+                return True
+            return not self._spans_are_full() and (
+                not self._segments or self._held_bytes + max(self._segment_bytes, size) <= self._capacity_bytes
+            )
 
     def _has_room(self) -> bool:
         if self._closed_for is not None:
@@ -332,8 +405,9 @@ class SpanLog:
     def _segments_from(self, number: int) -> list[tuple[Segment, int]]:
         """The segments that hold records from `number` on, each with the number of its records."""
         with self._lock:
+            self._store_staged()
             found = []
-            following = self.appended
+            following = self._stored
             for segment in reversed(self._segments):
                 found.append((segment, following - segment.base))
                 following = segment.base

@@ -1,8 +1,8 @@
 """What happens to a record that ends while the span log is full; each variant says what it costs.
 
-    DropNewest      the new record is refused: constant cost, the oldest story stays whole      (the default)
-    DropOldest      the oldest segment is evicted: constant cost, the newest story stays whole
-    WaitForRoom     the ending waits, up to `timeout`: nothing is lost while the far side keeps up on average
+DropNewest      the new record is refused: constant cost, the oldest story stays whole      (the default)
+DropOldest      the oldest segment is evicted: constant cost, the newest story stays whole
+WaitForRoom     the ending waits, up to `timeout`: nothing is lost while the far side keeps up on average
 """
 
 from __future__ import annotations

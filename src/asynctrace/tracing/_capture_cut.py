@@ -55,9 +55,7 @@ def text_marker(length: int, unit: str, fingerprint: str) -> str:
     return f"[asynctrace: cut, {length} {unit}, {fingerprint}]"
 
 
-def cut_text(
-    text: str, limit: int, mask: Callable[[str], str], size: Callable[[str], int], print_: str
-) -> str:
+def cut_text(text: str, limit: int, mask: Callable[[str], str], size: Callable[[str], int], print_: str) -> str:
     """An exact str that is too long, masked and cut with its marker, so that `size()` of it is at most
     `limit`."""
     return cut_window(text[: limit + SLACK], limit, mask, size, text_marker(len(text), "characters", print_))
@@ -80,9 +78,7 @@ def _decoded(head: bytes) -> str:
         return head[: error.start].decode()
 
 
-def cut_window(
-    window: str, limit: int, mask: Callable[[str], str], size: Callable[[str], int], marker: str
-) -> str:
+def cut_window(window: str, limit: int, mask: Callable[[str], str], size: Callable[[str], int], marker: str) -> str:
     """The start of a longer text, masked, then cut until `size()` of it and the marker is at most `limit`."""
     masked = mask(window)
     if masked in (MASKED, MASKER_FAILED):

@@ -235,24 +235,18 @@ class Walk:
     # --- containers ---
 
     def _mapping(self, value: Any, key: str) -> Plain:
-        return self._enter(
-            value, lambda: self._items(islice(dict.items(value), self._take()), dict.__len__(value))
-        )
+        return self._enter(value, lambda: self._items(islice(dict.items(value), self._take()), dict.__len__(value)))
 
     def _sequence(self, value: Any, key: str) -> Plain:
         base = next(base for base in _ITERATE if issubclass(type(value), base))
         iterate, count = _ITERATE[base]
-        return self._enter(
-            value, lambda: self._elements(islice(iterate(value), self._take()), count(value), key)
-        )
+        return self._enter(value, lambda: self._elements(islice(iterate(value), self._take()), count(value), key))
 
     def _named_tuple(self, value: Any, key: str) -> Plain:
         names = tuple_names(type(value))
         if len(names) != tuple.__len__(value):
             return self._sequence(value, key)
-        return self._enter(
-            value, lambda: self._items(zip(names, tuple.__iter__(value), strict=True), len(names))
-        )
+        return self._enter(value, lambda: self._items(zip(names, tuple.__iter__(value), strict=True), len(names)))
 
     def _fields(self, value: object, key: str) -> Plain:
         return self._enter(value, lambda: self._items(islice(fields_of(value), self._take()), 0))

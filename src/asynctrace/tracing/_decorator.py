@@ -24,7 +24,7 @@ Template = Callable[[], "ComponentTraceContext"]
 
 
 def decorate(template: Template, function: F) -> F:
-    """Wrap `function` so that each call is a component made by `template`. Raises `TypeError` for what is no function."""
+    """Wrap `function` so that each call is a component made by `template`. Raises `TypeError` for anything else."""
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"trace_component('name') decorates functions, not {function!r:.80}")
     if inspect.isasyncgenfunction(function):
@@ -129,8 +129,8 @@ class _InContext:
         self._steps = awaitable.__await__()
         self._context = context
 
-    def __await__(self) -> _InContext:
-        return self
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # type: ignore[return-value]  # an iterator with send() and throw() is all that await needs
 
     def __iter__(self) -> _InContext:
         return self
@@ -139,7 +139,7 @@ class _InContext:
         return self._context.run(next, self._steps)
 
     def send(self, value: Any) -> Any:
-        return self._context.run(self._steps.send, value)  # type: ignore[attr-defined]
+        return self._context.run(self._steps.send, value)
 
     def throw(
         self,
@@ -148,8 +148,8 @@ class _InContext:
         traceback: TracebackType | None = None,
     ) -> Any:
         if value is None:
-            return self._context.run(self._steps.throw, exc)  # type: ignore[attr-defined]
-        return self._context.run(self._steps.throw, value)  # type: ignore[attr-defined]
+            return self._context.run(self._steps.throw, exc)
+        return self._context.run(self._steps.throw, value)
 
     def close(self) -> None:
-        self._context.run(self._steps.close)  # type: ignore[attr-defined]
+        self._context.run(self._steps.close)

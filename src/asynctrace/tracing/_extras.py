@@ -40,10 +40,7 @@ class Extras:
 
     def encoded(self, ending: Ending) -> bytes:
         """Everything here as fields of a `Span`, with the attribute and the status for `ending`."""
-        if self.status is None:
-            tail = TAILS[ending]
-        else:
-            tail = ending_attribute(ending) + encode_status(*self.status)
+        tail = TAILS[ending] if self.status is None else ending_attribute(ending) + encode_status(*self.status)
         return b"".join((*self.fields.values(), *self.events, *self.links, self._dropped(), tail))
 
     def _dropped(self) -> bytes:

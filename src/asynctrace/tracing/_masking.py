@@ -62,9 +62,7 @@ class Masker:
         """`decided(name)`: `True` or `False` as remembered, `None` when the name is not known yet."""
 
     @classmethod
-    def from_option(
-        cls, mask: MaskOption = None, on_error: Callable[[BaseException], None] | None = None
-    ) -> Masker:
+    def from_option(cls, mask: MaskOption = None, on_error: Callable[[BaseException], None] | None = None) -> Masker:
         """For the option `mask=`: `None` is the built-in rules, `False` none at all, a function comes after
         them."""
         if mask is False:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import ref
 
-from .._contracts import Clock, Ending, IdSource, Link, SpanKind, SpanSink
+from .._contracts import Clock, IdSource, Link, SpanKind, SpanSink
 from .._diagnostics import Diagnostics
 from .._errors import MisuseError
-from ..wire import encode_attribute, encode_event, encode_link, frame, shrink_record
+from ..wire import ScalarHeads, encode_attribute, encode_event, encode_link, frame, shrink_record
+from ._bind import bind
 from ._capture import Capture
 from ._component import NEW, OPEN, ComponentTraceContext
-from ._bind import bind
 from ._extras import Extras, check_metadata, text_attribute
 from ._heads import head
 from ._limits import Limits
@@ -30,9 +30,10 @@ from ._unrecorded import Nothing, Unrecorded
 __all__ = ["Recorder"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Scope: TypeAlias = ComponentTraceContext | TraceContext | Suppressed | None
 
 _MOST_SHAPES = 4096
-_MOST_KEYS = 1024
+_MOST_KEYS = 256
 _MOST_VALUES = 64
 _LONGEST_REMEMBERED = 64
 """Bounds of what is remembered encoded; names and values beyond them are encoded each time."""
@@ -66,6 +67,7 @@ class Recorder:
         "_clock",
         "_diagnostics",
         "_errors",
+        "_heads",
         "_is_closed",
         "_is_thinned",
         "_late_calls",
@@ -114,6 +116,7 @@ class Recorder:
         self._cancelled_types = cancelled_types
         self._shapes: dict[object, Shape] = {}
         self._pairs: dict[str, dict[object, bytes]] = {}
+        self._heads: dict[str, ScalarHeads] = {}
         self._remembers = not self._masker.calls_user_code
         self._open: dict[bytes, ref[ComponentTraceContext]] = {}
         self._late_calls: dict[str, int] = {}
@@ -123,7 +126,7 @@ class Recorder:
         self._is_thinned = self._off
         """True once anything was not recorded: until then `trace_component` need not look."""
         self._shadow: Any = _NoRecorder(self)
-        self._nothing = self._blank(Nothing, Shape("", None, SpanKind.INTERNAL, ""))
+        self._nothing: ComponentTraceContext = self._blank(Nothing, Shape("", None, SpanKind.INTERNAL, ""))
         self._nothing._recorder = self._shadow
 
     # Opening -----------------------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ class Recorder:
     ) -> TraceContext:
         """Open a run: `async with tracer.trace("checkout", session_id="s-1") as run: …`, also with plain `with`.
 
-        `context` is a remote caller's, from `extract()`: the run continues its trace. Raises `TypeError` for wrong types.
+        `context` is a remote caller's, from `extract()`: the run continues its trace. Raises `TypeError`.
         """
         _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
         tags = () if tags is None else tags
@@ -159,7 +162,7 @@ class Recorder:
             user_id=user_id,
             project=project,
             tags=tags,
-            metadata=metadata,  # type: ignore[arg-type]
+            metadata=metadata,
         )
         run._recorder = self
         if self._is_closed:
@@ -178,7 +181,7 @@ class Recorder:
         self,
         name: str,
         *,
-        type: str | None = None,  # noqa: A002  (the public name)
+        type: str | None = None,
         kind: SpanKind | str | None = None,
         inputs: object = None,
         metadata: Mapping[str, object] | None = None,
@@ -189,7 +192,7 @@ class Recorder:
 
             async with tracer.trace_component("retrieve", type="retriever", inputs={"q": "tea"}) as component: …
 
-        Also with plain `with`, and as a decorator. `type` is what the component is (`"llm"`, `"tool"`, `"retriever"`, …),
+        Also with plain `with`, and as a decorator. `type` is what the component is (`"llm"`, `"tool"`, `"retriever"`),
         `kind` the OTLP span kind. Raises `TypeError` for wrong types.
         """
         try:
@@ -319,9 +322,7 @@ class Recorder:
         if run._root is not None:
             run._root._start = self._monotonic_ns()
 
-    def _enter_root_span(
-        self, run: TraceContext, root: ComponentTraceContext, outer: ComponentTraceContext | TraceContext | Suppressed | None
-    ) -> bool:
+    def _enter_root_span(self, run: TraceContext, root: ComponentTraceContext, outer: Scope) -> bool:
         """Give the run's root span its place; False when the run is not recorded."""
         if isinstance(outer, Suppressed | Unrecorded):
             return False
@@ -343,9 +344,7 @@ class Recorder:
         self._open_span(root)
         return True
 
-    def _nearest(
-        self, component: ComponentTraceContext | Suppressed | None, run: TraceContext | None
-    ) -> ComponentTraceContext | TraceContext | Suppressed | None:
+    def _nearest(self, component: ComponentTraceContext | Suppressed | None, run: TraceContext | None) -> Scope:
         """The innermost scope that counts for this recorder. Scopes of other recorders are looked through."""
         while True:
             if component is None:
@@ -533,14 +532,19 @@ class Recorder:
             raise TypeError(f"an attribute key is a text, set_attribute('shard', 3), not {type(key).__name__}")
         captured = self._capture.attribute(value, key)
         field = encode_attribute(b"\x4a", self._key(key), captured)
-        if type(value) is str and captured is value and len(value) <= _LONGEST_REMEMBERED and self._remembers:
-            self._remember(key, value, field)
+        if captured is value and len(key) <= _LONGEST_REMEMBERED:
+            if isinstance(value, str):
+                self._remember(key, value, field)
+            elif key not in self._heads and len(self._heads) < _MOST_KEYS and not self._masker.is_secret_key(key):
+                self._heads[key] = ScalarHeads(b"\x4a", key)
         return field
 
     def _remember(self, key: str, value: str, field: bytes) -> None:
+        if len(value) > _LONGEST_REMEMBERED or not self._remembers:
+            return
         known = self._pairs.get(key)
         if known is None:
-            if len(self._pairs) >= _MOST_KEYS or len(key) > _LONGEST_REMEMBERED:
+            if len(self._pairs) >= _MOST_KEYS:
                 return
             known = self._pairs[key] = {}
         if len(known) < _MOST_VALUES:

@@ -84,7 +84,7 @@ class TraceContext:
 
     def _enter(self) -> TraceContext:
         if self._recorder is None:
-            raise MisuseError("a remote context is not entered: async with tracer.trace('name', context=context) as run: …")
+            raise MisuseError("a remote context is not entered: async with tracer.trace('name', context=context): …")
         self._recorder._enter_run(self)
         return self
 
@@ -141,7 +141,7 @@ class TraceContext:
         if self._root is not None:
             return self._root
         if self._recorder is None:
-            raise MisuseError("a remote context has no span here: async with tracer.trace('name', context=context) as run: …")
+            raise MisuseError("a remote context has no span here: async with tracer.trace('name', context=context): …")
         return self._recorder._nothing
 
     @property

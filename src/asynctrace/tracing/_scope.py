@@ -47,7 +47,7 @@ def current_component() -> ComponentTraceContext | None:
     return None if isinstance(component, Suppressed) else component
 
 
-class suppress:  # noqa: N801  (a context manager that reads like contextlib.suppress)
+class suppress:
     """A region in which nothing is traced: `with suppress(): …`, also `async with`."""
 
     __slots__ = ("_restore",)

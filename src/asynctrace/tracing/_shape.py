@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._contracts import SpanKind
+from .._contracts import Ending, SpanKind
 from ..wire import encode_attribute, length_delimited
 from ..wire._values import encode_text
+from ._endings import TAILS
 
 __all__ = ["Shape", "parse_kind"]
 
@@ -14,9 +15,10 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 
 class Shape:
-    """`encoded` holds the fields name and kind of a `Span`, and the attribute `openinference.span.kind`."""
+    """`encoded` holds the fields name and kind of a `Span`, and the attribute `openinference.span.kind`; `ended_ok`
+    these and the last bytes of a span that ended `ok`, which most do."""
 
-    __slots__ = ("encoded", "kind", "name", "type")
+    __slots__ = ("encoded", "ended_ok", "kind", "name", "type")
 
     def __init__(self, name: str, component_type: str | None, kind: SpanKind, wire_name: str) -> None:
         self.name = name
@@ -25,6 +27,7 @@ class Shape:
         self.encoded = length_delimited(b"\x2a", encode_text(wire_name)) + bytes((0x30, kind))
         if component_type is not None:
             self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())
+        self.ended_ok = self.encoded + TAILS[Ending.OK]
 
 
 def parse_kind(kind: object) -> SpanKind:
@@ -35,5 +38,5 @@ def parse_kind(kind: object) -> SpanKind:
         return kind
     parsed = _KINDS.get(kind.lower()) if isinstance(kind, str) else None
     if parsed is None:
-        raise TypeError(f'kind is "internal", "server", "client", "producer", "consumer" or a SpanKind, not {kind!r:.60}')
+        raise TypeError(f"kind is one of {sorted(_KINDS)} or a SpanKind, not {kind!r:.50}")
     return parsed

@@ -102,5 +102,3 @@ class Nothing(Unrecorded):
     @property
     def trace_id(self) -> str:
         return ""
-
-

@@ -2,6 +2,7 @@
 
     _varint   numbers and lengths          _fields   the fields of any message
     _values   attribute values             _scan     where records begin and end
+    _scalars  numbers, keys encoded before
     _span     event, link, status, span    _decode   bytes back to spans
     _request  request and response         _json     OTLP/JSON, and _json_read back
                                            _shrink   a record that is too large
@@ -15,6 +16,7 @@ from ._decode import ResourceSpans, decode_records, decode_request, decode_respo
 from ._json import json_request, json_span
 from ._json_read import parse_json_request
 from ._request import encode_request, encode_resource, encode_response, encode_scope, request_size
+from ._scalars import ScalarHeads
 from ._scan import record_trace_id, scan_records
 from ._shrink import shrink_record
 from ._span import encode_event, encode_link, encode_span, encode_status, frame
@@ -30,6 +32,7 @@ __all__ = [
     "encode_attribute",
     "encode_attributes",
     "encode_key_value",
+    "ScalarHeads",
     # spans
     "encode_event",
     "encode_link",

@@ -18,7 +18,7 @@ from struct import error as StructError
 
 from .._contracts import AttributeValue, Event, Link, Span
 from ._values import encode_attribute, encode_attributes, encode_text
-from ._varint import encode_varint, length_delimited
+from ._varint import TABLE_SIZE, VARINTS, encode_varint, length_delimited
 
 __all__ = ["encode_event", "encode_link", "encode_span", "encode_status", "frame"]
 
@@ -97,9 +97,14 @@ def encode_span(span: Span) -> bytes:
     return b"".join(parts)
 
 
+FRAMES: tuple[bytes, ...] = tuple(b"\x12" + varint for varint in VARINTS)
+"""`FRAMES[n]` is what stands before a `Span` message of n bytes in a record."""
+
+
 def frame(span_message: bytes) -> bytes:
     """A record: field 2 of a `ScopeSpans`, that is 0x12, length, `Span` message."""
-    return length_delimited(b"\x12", span_message)
+    length = len(span_message)
+    return (FRAMES[length] if length < TABLE_SIZE else b"\x12" + encode_varint(length)) + span_message
 
 
 def _start_and_end(span: Span) -> bytes:
