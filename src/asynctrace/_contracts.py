@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, Union, runtime_checkable
 
 import msgspec
 
@@ -44,7 +44,7 @@ __all__ = [
     "Receipt",
 ]
 
-AttributeValue: TypeAlias = Union[
+AttributeValue: TypeAlias = Union[  # noqa: UP007  (it names itself, as a text, and `|` takes no texts)
     bool, int, float, str, bytes, Sequence["AttributeValue"], Mapping[str, "AttributeValue"], None
 ]
 """What OTLP's `AnyValue` can carry (opentelemetry/proto/common/v1/common.proto)."""

@@ -29,7 +29,7 @@ class RandomIds:
         # A thousand ids are cut from one large random number. The chain is C from end to end, so it is atomic and takes
         # 30 ns an id, where getrandbits(64).to_bytes(8, "big") takes 70. All zero: once in 2**64, and harmless.
         numbers = map(self._random.getrandbits, repeat(64 * _IDS_AT_ONCE))
-        chunks: Iterator[bytes] = map(int.to_bytes, numbers, repeat(8 * _IDS_AT_ONCE), repeat("big"))
+        chunks: Iterator[bytes] = map(int.to_bytes, numbers, repeat(8 * _IDS_AT_ONCE), repeat("big"))  # type: ignore[arg-type]
         self.span_id: Callable[[], bytes] = chain.from_iterable(
             map(Struct("8s" * _IDS_AT_ONCE).unpack, chunks)
         ).__next__
