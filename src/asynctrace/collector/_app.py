@@ -66,6 +66,8 @@ class Collector:
     ) -> None:
         if token is not None and not token.strip():
             raise ConfigurationError("the token is empty: give a secret of your own, or no token at all")
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"{port} is no port: give 1 to 65535, or 0 for a free one")
         if token is None and not is_loopback(host):
             raise ConfigurationError(
                 f"{host} can be reached from other machines: give a token (--token or ASYNCTRACE_TOKEN), "
@@ -161,8 +163,6 @@ def _bind(host: str, port: int) -> socket.socket:
         else:
             reason = f"cannot be used: {error.strerror}"
         raise ConfigurationError(f"{host}:{port} {reason}") from error
-    except OverflowError as error:
-        raise ConfigurationError(f"{port} is no port: give 0 to 65535") from error
 
 
 def _url(listener: socket.socket) -> str:

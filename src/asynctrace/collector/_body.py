@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -28,6 +28,9 @@ from ..wire import (
     encode_span,
     parse_json_request,
 )
+
+if TYPE_CHECKING:
+    from zlib import _Decompress
 
 __all__ = ["ENCODINGS", "JSON", "PROTOBUF", "Received", "Refused", "expand", "parse"]
 
@@ -147,18 +150,6 @@ def _is_hexadecimal(text: str, digits: int) -> bool:
     return len(text) == digits and not text.strip("0123456789abcdefABCDEF")
 
 
-class _Inflater(Protocol):
-    """The part of zlib's decompression object that is used here."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
-
-
 def _gzip(body: bytes) -> Iterator[bytes]:
     """RFC 1952: one or more members."""
     while True:
@@ -178,7 +169,7 @@ def _deflate(body: bytes) -> Iterator[bytes]:
         raise Refused(400, "bytes follow the end of the compressed body")
 
 
-def _inflate(inflater: _Inflater, body: bytes) -> Iterator[bytes]:
+def _inflate(inflater: _Decompress, body: bytes) -> Iterator[bytes]:
     rest = body
     while not inflater.eof:
         try:

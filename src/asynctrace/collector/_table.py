@@ -1,7 +1,8 @@
 """The list of traces as text: what `asynctrace ls` prints.
 
-Promises: no line is wider than `width` (at least 60) columns; nothing that comes from a span can move the cursor or
-begin a line; the first column names a trace in that store, and is never cut.
+Promises: no line is wider than `width`, from 66 columns on, or from 74 when it takes 16 digits to tell the traces apart;
+the first column names a trace of that store and is never cut; nothing that comes from a span can move the cursor or
+begin a line.
 
     TRACE     START           NAME                   SPANS ERR DURATION SERVICE
     a3f0c1d2  11-21 06:20:45  ✕ checkout                37   1   1.20 s shop
