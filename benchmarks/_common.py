@@ -22,7 +22,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,7 +48,6 @@ __all__ = [
     "percentile",
     "resident_bytes",
     "run_child",
-    "timed_blocks",
 ]
 
 HERE = Path(__file__).parent
@@ -242,20 +240,6 @@ def interleaved(
             ours = measure("asynctrace")
             pairs[name].append((ours, measure(name)))
     return pairs
-
-
-def timed_blocks(count: int, block: Callable[[int], Awaitable[None]]) -> Callable[[], Awaitable[float]]:
-    """A coroutine function: this thread's CPU seconds for one of `count` repetitions of `block`.
-
-    The thread's clock, so that neither a busy neighbour nor a helper thread is counted.
-    """
-
-    async def measure() -> float:
-        begin = time.thread_time_ns()
-        await block(count)
-        return (time.thread_time_ns() - begin) / count / 1e9
-
-    return measure
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

@@ -10,22 +10,25 @@ has; the bound holds for the dearest one.
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from _common import Benchmark, Figure, Scale, Task, main, open_sink, run_child, timed_blocks
+from _common import Benchmark, Figure, Scale, Task, main, open_sink, run_child
 from _contenders import Asynctrace
-from _empty import enter_empty
+from _empty import Block, compare_with_empty
+
+if TYPE_CHECKING:
+    from asynctrace import Tracer
 
 BLOCK = 2000
 """Components between two flushes: long enough for the clock, far below the span log's capacity."""
 
 MUST, AIM = 12.0, 8.0
+UNBOUND = "no attributes"
+"""Not what the budget speaks of; shown to tell the component's cost from that of its attributes."""
 
 
-async def child(task: Task) -> dict[str, Any]:
-    contender = Asynctrace()
-    await contender.start(task.origin, roomy=False)
-    tracer = contender.tracer
+def blocks_of(tracer: Tracer) -> dict[str, Block]:
+    """A component with the three attributes given in each of the API's ways."""
 
     async def three_calls(count: int) -> None:
         for step in range(count):
@@ -37,12 +40,11 @@ async def child(task: Task) -> dict[str, Any]:
     async def one_call(count: int) -> None:
         for step in range(count):
             async with tracer.trace_component("step") as component:
-                component.set_attributes({"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step})
+                component.set_attributes(_attributes(step))
 
     async def at_entry(count: int) -> None:
         for step in range(count):
-            attributes = {"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step}
-            async with tracer.trace_component("step", attributes=attributes):
+            async with tracer.trace_component("step", attributes=_attributes(step)):
                 pass
 
     async def no_attributes(count: int) -> None:
@@ -50,52 +52,53 @@ async def child(task: Task) -> dict[str, Any]:
             async with tracer.trace_component("step"):
                 pass
 
-    blocks = {
+    return {
         "three set_attribute calls": three_calls,
         "one set_attributes call": one_call,
         "attributes at entry": at_entry,
-        "no attributes": no_attributes,
+        UNBOUND: no_attributes,
     }
-    measures = {name: timed_blocks(BLOCK, block) for name, block in blocks.items()}
-    empty = timed_blocks(BLOCK, enter_empty)
-    ratios: dict[str, list[float]] = {name: [] for name in blocks}
-    seconds: dict[str, list[float]] = {name: [] for name in ("empty", *blocks)}
-    async with tracer.trace("application"):
-        for number in range(task.options["rounds"] + 1):
-            for name, measure_block in measures.items():
-                base, cost = await empty(), await measure_block()
-                await tracer.flush()
-                if number:  # the first round warms up
-                    ratios[name].append(cost / base)
-                    seconds["empty"].append(base)
-                    seconds[name].append(cost)
+
+
+def _attributes(step: int) -> dict[str, object]:
+    return {"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step}
+
+
+async def child(task: Task) -> dict[str, Any]:
+    contender = Asynctrace()
+    await contender.start(task.origin, roomy=False)
+    blocks = blocks_of(contender.tracer)
+    async with contender.tracer.trace("application"):
+        rounds = task.options["rounds"]
+        compared = await compare_with_empty(blocks, count=BLOCK, rounds=rounds, settle=contender.settle)
     await contender.stop()
-    return {
-        "ratios": {name: statistics.median(values) for name, values in ratios.items()},
-        "microseconds": {name: statistics.median(values) * 1e6 for name, values in seconds.items()},
-    }
+    return compared
+
+
+def one_process(rounds: int) -> dict[str, dict[str, float]]:
+    """What one process measured, once all of its spans are at the sink."""
+    with open_sink() as sink:
+        task = Task(contender="asynctrace", origin=sink.origin, options={"rounds": rounds})
+        compared = run_child(__file__, task)
+        sink.expect((rounds + 1) * BLOCK * len(compared) + 1)
+    return compared
 
 
 def measure(scale: Scale) -> tuple[list[Figure], dict[str, Any]]:
     processes, rounds = scale.pick((5, 60), (1, 30), (1, 2))
-    results = []
-    for _ in range(processes):
-        with open_sink() as sink:
-            task = Task(contender="asynctrace", origin=sink.origin, options={"rounds": rounds})
-            results.append(run_child(__file__, task))
-            sink.expect((rounds + 1) * BLOCK * len(results[0]["ratios"]) + 1)
-    return [_figure(name, results) for name in results[0]["ratios"]], {"processes": results}
+    results = [one_process(rounds) for _ in range(processes)]
+    return [_figure(name, [result[name] for result in results]) for name in results[0]], {"processes": results}
 
 
-def _figure(name: str, results: list[dict[str, Any]]) -> Figure:
-    cost = statistics.median(result["microseconds"][name] for result in results)
-    base = statistics.median(result["microseconds"]["empty"] for result in results)
+def _figure(name: str, results: list[dict[str, float]]) -> Figure:
+    cost = statistics.median(result["microseconds"] for result in results)
+    base = statistics.median(result["empty_microseconds"] for result in results)
     return Figure(
         name=f"component / empty async with, {name}",
-        measured=statistics.median(result["ratios"][name] for result in results),
+        measured=statistics.median(result["ratio"] for result in results),
         unit="times",
-        must=None if name == "no attributes" else MUST,
-        aim=None if name == "no attributes" else AIM,
+        must=None if name == UNBOUND else MUST,
+        aim=None if name == UNBOUND else AIM,
         note=f"{cost:.2f} µs against {base:.2f} µs",
     )
 

@@ -9,14 +9,20 @@ and leaving, the figures with three attributes are for orientation.
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from _common import Benchmark, Figure, Scale, Task, main, open_sink, run_child, timed_blocks
+from _common import Benchmark, Figure, Scale, Task, main, open_sink, run_child
 from _contenders import Asynctrace
-from _empty import enter_empty
+from _empty import Block, compare_with_empty
+
+if TYPE_CHECKING:
+    from asynctrace import Tracer
 
 BLOCK = 4000
 MUST, AIM = 3.0, 2.0
+BOUND = "component"
+"""Entering and leaving is what the budget speaks of."""
+
 WAYS: dict[str, dict[str, str]] = {
     "disabled": {"OTEL_SDK_DISABLED": "true"},
     "sampler that takes nothing": {"OTEL_TRACES_SAMPLER": "always_off"},
@@ -25,10 +31,8 @@ WAYS: dict[str, dict[str, str]] = {
 """What makes a component record nothing, as the variables every OpenTelemetry user knows."""
 
 
-async def child(task: Task) -> dict[str, Any]:
-    contender = Asynctrace()
-    await contender.start(task.origin, roomy=False)
-    tracer = contender.tracer
+def blocks_of(tracer: Tracer) -> dict[str, Block]:
+    """A component, without attributes and with three."""
 
     async def component(count: int) -> None:
         for _ in range(count):
@@ -42,47 +46,48 @@ async def child(task: Task) -> dict[str, Any]:
                 opened.set_attribute("http.route", "/cart/{id}")
                 opened.set_attribute("cart.items", step)
 
-    empty = timed_blocks(BLOCK, enter_empty)
-    measures = {
-        "component": timed_blocks(BLOCK, component),
-        "component with three attributes": timed_blocks(BLOCK, with_attributes),
-    }
-    ratios: dict[str, list[float]] = {name: [] for name in measures}
-    async with tracer.trace("application"):
-        for number in range(task.options["rounds"] + 1):
-            for name, measure_block in measures.items():
-                base, cost = await empty(), await measure_block()
-                if number:  # the first round warms up
-                    ratios[name].append(cost / base)
+    return {BOUND: component, "component with three attributes": with_attributes}
+
+
+async def child(task: Task) -> dict[str, Any]:
+    contender = Asynctrace()
+    await contender.start(task.origin, roomy=False)
+    blocks = blocks_of(contender.tracer)
+    async with contender.tracer.trace("application"):
+        rounds = task.options["rounds"]
+        compared = await compare_with_empty(blocks, count=BLOCK, rounds=rounds, settle=contender.settle)
     await contender.stop()
-    return {name: statistics.median(values) for name, values in ratios.items()}
+    return compared
+
+
+def one_process(rounds: int, variables: dict[str, str]) -> dict[str, dict[str, float]]:
+    """What one process measured, once it is known that nothing at all was sent."""
+    with open_sink() as sink:
+        task = Task(contender="asynctrace", origin=sink.origin, options={"rounds": rounds})
+        compared = run_child(__file__, task, **variables)
+        sink.expect(0)
+    return compared
 
 
 def measure(scale: Scale) -> tuple[list[Figure], dict[str, Any]]:
     processes, rounds = scale.pick((3, 60), (1, 30), (1, 2))
-    results: dict[str, list[dict[str, float]]] = {}
-    for way, variables in WAYS.items():
-        results[way] = [_one_process(rounds, variables) for _ in range(processes)]
-    figures = [_figure(way, name, results[way]) for way in WAYS for name in results[way][0]]
+    results = {way: [one_process(rounds, given) for _ in range(processes)] for way, given in WAYS.items()}
+    figures = [
+        _figure(way, name, [one[name] for one in measured]) for way, measured in results.items() for name in measured[0]
+    ]
     return figures, {"processes": results}
 
 
-def _one_process(rounds: int, variables: dict[str, str]) -> dict[str, float]:
-    with open_sink() as sink:
-        task = Task(contender="asynctrace", origin=sink.origin, options={"rounds": rounds})
-        result = run_child(__file__, task, **variables)
-        sink.expect(0)
-    return result
-
-
 def _figure(way: str, name: str, results: list[dict[str, float]]) -> Figure:
-    bound = name == "component"
+    cost = statistics.median(result["microseconds"] for result in results)
+    base = statistics.median(result["empty_microseconds"] for result in results)
     return Figure(
         name=f"{name} / empty async with, {way}",
-        measured=statistics.median(result[name] for result in results),
+        measured=statistics.median(result["ratio"] for result in results),
         unit="times",
-        must=MUST if bound else None,
-        aim=AIM if bound else None,
+        must=MUST if name == BOUND else None,
+        aim=AIM if name == BOUND else None,
+        note=f"{cost:.2f} µs against {base:.2f} µs",
     )
 
 

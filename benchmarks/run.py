@@ -48,25 +48,33 @@ in `benchmarks/`.
 
 
 def main() -> int:
+    given = _arguments()
+    reports, failures = _run_all(given.only or BENCHMARKS, quick=given.quick)
+    figures = [figure for report in reports for figure in report.figures]
+    print(table(figures))
+    for name, reason in failures.items():
+        print(f"\n{name} has no result: {reason}", file=sys.stderr)
+    if reports and not failures:
+        _write(given.output or (None if given.quick or given.only else PAGE), reports)
+    missed = any(figure.verdict is Verdict.MISSED for figure in figures)
+    return 1 if (missed or failures) and not given.no_fail else 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run every benchmark and judge the figures.")
     parser.add_argument("--quick", action="store_true", help="minutes instead of a quarter of an hour")
     parser.add_argument("--no-fail", action="store_true", help="exit 0 also when a must is missed")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be repeated")
     parser.add_argument("--output", type=Path, help="where the page goes (default: only a whole, full run writes it)")
-    given = parser.parse_args()
-    chosen = given.only or BENCHMARKS
-    reports, failures = _run_all(chosen, quick=given.quick)
-    figures = [figure for report in reports for figure in report.figures]
-    print(table(figures))
-    for name, reason in failures.items():
-        print(f"\n{name} has no result: {reason}", file=sys.stderr)
-    output = given.output or (None if given.quick or given.only else PAGE)
-    if output is not None and reports and not failures:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page(reports), encoding="utf-8")
-        print(f"\nwritten: {output}")
-    missed = any(figure.verdict is Verdict.MISSED for figure in figures)
-    return 1 if (missed or failures) and not given.no_fail else 0
+    return parser.parse_args()
+
+
+def _write(output: Path | None, reports: Sequence[Report]) -> None:
+    if output is None:
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page(reports), encoding="utf-8")
+    print(f"\nwritten: {output}")
 
 
 def _run_all(names: Sequence[str], *, quick: bool) -> tuple[list[Report], dict[str, str]]:
