@@ -50,7 +50,7 @@ ENDED: Final = 2
 _OK: Final = Ending.OK  # looking it up in its class costs 45 ns on 3.11
 _FRAMES_KNOWN: Final = len(FRAMES)
 _pack_double = Struct("<d").pack
-_pack_times = Struct("<BQBQ").pack
+_pack_times = Struct("<QBQ").pack  # the start, whose tag ends the shape, and the end with its tag
 
 
 class ComponentTraceContext:
@@ -103,6 +103,8 @@ class ComponentTraceContext:
         current = component_var.get()
         if current is None:
             run = trace_var.get()
+            if run is None and recorder._samples_all:
+                return recorder._enter_root(self)
             if run is None or run._recorder is not recorder or (parent := run._root) is None:
                 return recorder._enter_apart(self, current)
         elif current._recorder is recorder:
@@ -201,7 +203,7 @@ class ComponentTraceContext:
         try:
             start = self._start
             offset = self._offset
-            times = _pack_times(0x39, start + offset, 0x41, (now if now > start else start) + offset)
+            times = _pack_times(start + offset, 0x41, now + offset)
             if ending is _OK and self._extras is None:
                 body = b"".join([self._head, self._id, self._shape.ended_ok, times, *self._attributes.values()])
             else:

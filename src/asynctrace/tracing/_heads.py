@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._run import TraceContext
 
-__all__ = ["head"]
+__all__ = ["ROOT_TAIL", "TRACE_ID_TAG", "head"]
 
 _FLAGS = b"\x85\x01\x01\x01\x00\x00"
 """Span.flags: sampled, and known not to have a remote parent (bits 0 and 8)."""
 _FLAGS_REMOTE = b"\x85\x01\x01\x03\x00\x00"
 """Span.flags: sampled, with a remote parent (bits 0, 8 and 9)."""
+
+TRACE_ID_TAG = b"\x0a\x10"
+_SPAN_ID_TAG = b"\x12\x08"
+ROOT_TAIL = _FLAGS + _SPAN_ID_TAG
+"""What follows the trace id where there is neither a parent nor a run."""
 
 
 def head(trace_id: bytes, parent_id: bytes, run: TraceContext | None, *, remote: bool = False) -> bytes:
@@ -22,11 +27,11 @@ def head(trace_id: bytes, parent_id: bytes, run: TraceContext | None, *, remote:
     """
     return b"".join(
         (
-            b"\x0a\x10",
+            TRACE_ID_TAG,
             trace_id,
             b"\x22\x08" + parent_id if parent_id else b"",
             _FLAGS_REMOTE if remote else _FLAGS,
             run._common if run is not None else b"",
-            b"\x12\x08",
+            _SPAN_ID_TAG,
         )
     )

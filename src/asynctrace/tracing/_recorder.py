@@ -18,7 +18,7 @@ from ._bind import bind
 from ._capture import Capture
 from ._component import NEW, OPEN, ComponentTraceContext
 from ._extras import Extras, check_metadata, text_attribute
-from ._heads import head
+from ._heads import ROOT_TAIL, TRACE_ID_TAG, head
 from ._limits import Limits
 from ._masking import Masker, MaskOption
 from ._run import TraceContext
@@ -80,11 +80,13 @@ class Recorder:
         "_pairs",
         "_remembers",
         "_sampler",
+        "_samples_all",
         "_shadow",
         "_shapes",
         "_sink",
         "_span_bytes",
         "_span_id",
+        "_time_ns",
         "_trace_id_source",
     )
 
@@ -104,6 +106,7 @@ class Recorder:
         self._append_nowait = sink.append_nowait
         self._clock = clock
         self._monotonic_ns = clock.monotonic_ns
+        self._time_ns = clock.time_ns
         self._span_id = ids.span_id
         self._trace_id_source = ids.trace_id
         self._diagnostics = diagnostics
@@ -122,6 +125,7 @@ class Recorder:
         self._late_calls: dict[str, int] = {}
         self._errors: dict[str, int] = {}
         self._is_closed = False
+        self._samples_all = sampler is None or sampler is ALWAYS_ON
         self._off = isinstance(sampler, AlwaysOff)
         self._is_thinned = self._off
         """True once anything was not recorded: until then `trace_component` need not look."""
@@ -284,6 +288,18 @@ class Recorder:
         self._diagnostics.debug("tracing.outside_any_component", call=call)
 
     # Entering away from the hot path -----------------------------------------------------------------------------
+
+    def _enter_root(self, component: ComponentTraceContext) -> ComponentTraceContext:
+        """Enter where nothing is current and every trace is sampled: programs without runs do this for each trace."""
+        component._restore = component._parent = component._run = None
+        component._head = b"".join((TRACE_ID_TAG, self._trace_id_source(), ROOT_TAIL))
+        component._id = span_id = self._span_id()
+        component._state = OPEN
+        self._open[span_id] = ref(component)
+        component_var.set(component)
+        component._start = start = self._monotonic_ns()
+        component._offset = self._time_ns() - start
+        return component
 
     def _enter_apart(
         self, component: ComponentTraceContext, current: ComponentTraceContext | Suppressed | None

@@ -15,8 +15,8 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 
 class Shape:
-    """`encoded` holds the fields name and kind of a `Span`, and the attribute `openinference.span.kind`; `ended_ok`
-    these and the last bytes of a span that ended `ok`, which most do."""
+    """`encoded` holds the fields name and kind of a `Span`, the attribute `openinference.span.kind`, and the tag of the
+    start time that follows it; `ended_ok` also the status and attribute of a span that ended `ok`, which most do."""
 
     __slots__ = ("encoded", "ended_ok", "kind", "name", "type")
 
@@ -27,7 +27,8 @@ class Shape:
         self.encoded = length_delimited(b"\x2a", encode_text(wire_name)) + bytes((0x30, kind))
         if component_type is not None:
             self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())
-        self.ended_ok = self.encoded + TAILS[Ending.OK]
+        self.encoded += b"\x39"
+        self.ended_ok = TAILS[Ending.OK] + self.encoded
 
 
 def parse_kind(kind: object) -> SpanKind:
