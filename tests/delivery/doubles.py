@@ -224,6 +224,16 @@ def lying(lie: str) -> Any:
     return make_tracer
 
 
+def with_options(**forced: Any) -> Any:
+    """A maker of tracers with other options than the test asked for."""
+
+    def make_tracer(**options: Any) -> Tracer:
+        return Tracer(**{**options, **forced})
+
+    make_tracer.__name__ = "_".join(forced)
+    return make_tracer
+
+
 def with_delivery(**forced: Any) -> Any:
     """A maker of tracers whose lanes have other options than the test asked for."""
 
