@@ -26,7 +26,18 @@ __all__ = ["DEFAULT_ENDPOINT", "Block", "PageError", "anchors_of", "blocks_of", 
 DEFAULT_ENDPOINT = "127.0.0.1:4318"
 TIMEOUT = 60
 """Seconds for one block."""
-NOT_RUN = ("pip ", "python3 -m venv", "git ", "cd ", "asynctrace serve", "nox", ".ci/run", "docker ", "kill ")
+NOT_RUN = (
+    "pip ",
+    ".venv/bin/",
+    "python3 -m venv",
+    "git ",
+    "cd ",
+    "asynctrace serve",
+    "nox",
+    ".ci/run",
+    "docker ",
+    "kill ",
+)
 """Commands of a console block that a test must not repeat."""
 
 
