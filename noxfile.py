@@ -18,7 +18,6 @@ nox.options.download_python = "never"
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-PARALLEL = ("-n", "2", "--dist", "loadgroup")
 
 
 def _put_pyenv_on_path() -> None:
@@ -39,10 +38,12 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite but what the sessions `docs` and `bench` run. Arguments go to pytest."""
+    """The whole suite but what the sessions `docs` and `bench` run. Arguments go to pytest.
+
+    One test after the other: many measure times or memory, and mostly wait for sockets, so two at once save nothing.
+    """
     _install(session, "test", editable=True)
-    ignored = ("--ignore=tests/docs", "--ignore=tests/benchmarks")
-    session.run("pytest", *(session.posargs or (*PARALLEL, *ignored)))
+    session.run("pytest", *(session.posargs or ("--ignore=tests/docs", "--ignore=tests/benchmarks")))
 
 
 @nox.session
