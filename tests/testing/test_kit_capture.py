@@ -182,6 +182,13 @@ async def test_a_leaked_component_or_run_is_noticed() -> None:
             pass
 
 
+async def test_a_suppressed_region_that_is_never_left_is_noticed() -> None:
+    region = asynctrace.suppress()
+    with pytest.raises(AssertionError, match="the context leaked"), assert_no_context_leaked():
+        region.__enter__()
+    region.__exit__(None, None, None)
+
+
 async def test_an_error_of_the_block_is_not_replaced_by_the_check() -> None:
     async with capture_spans() as captured:
         component = captured.tracer.trace_component("leak")

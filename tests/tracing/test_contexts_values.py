@@ -57,12 +57,12 @@ async def test_logs_attributes_and_metadata_are_snapshots_too() -> None:
 async def test_the_cost_of_a_snapshot_is_bounded() -> None:
     subject = Recording(limits=Limits(capture_seconds=0.002))
     huge = {f"key {number}": [{"nested": list(range(10))}] * 10 for number in range(20_000)}
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
+    best = float("inf")  # seconds of this thread alone: the machine is shared
+    for _ in range(10):
+        began = time.thread_time()
         async with subject.tracer.trace_component("step", inputs=huge):
             pass
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.thread_time() - began)
     assert best < 0.005, f"the loop was held for {best * 1000:.1f} ms"
     assert len(str(subject.spans[-1].attributes["input.value"])) > 100
 

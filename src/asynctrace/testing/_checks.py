@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..runtime import Tracer
-    from ..tracing import ComponentTraceContext, TraceContext
 
 __all__ = ["assert_no_context_leaked", "assert_no_span_left_open"]
 
@@ -26,13 +25,12 @@ def assert_no_span_left_open(tracer: Tracer) -> None:
 
 
 class assert_no_context_leaked:
-    """A block, async or plain, after which `current_trace()` and `current_component()` are what they were
-    before it.
+    """A block, async or plain, after which the current run, component and `suppress()` are those from before it.
 
     Raises `AssertionError` otherwise, unless the block raises: then the block's own exception is the news.
     """
 
-    _before: tuple[TraceContext | None, ComponentTraceContext | None]
+    _before: tuple[object, object]
 
     def __enter__(self) -> None:
         self._before = _current()
@@ -55,7 +53,8 @@ class assert_no_context_leaked:
         self.__exit__(exc_type, exc, traceback)
 
 
-def _current() -> tuple[TraceContext | None, ComponentTraceContext | None]:
-    from ..tracing import current_component, current_trace
+def _current() -> tuple[object, object]:
+    # The variables themselves: in a suppressed region both functions say None, and that leaks too.
+    from ..tracing._scope import component_var, trace_var
 
-    return current_trace(), current_component()
+    return trace_var.get(), component_var.get()
