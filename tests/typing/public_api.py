@@ -10,13 +10,12 @@ from asynctrace.exporters import ConsoleExporter, FileExporter, MemoryExporter, 
 
 
 async def the_life_of_a_tracer() -> None:
-    exporters = [
-        OTLPExporter("http://127.0.0.1:4318"),
-        ConsoleExporter(),
-        FileExporter("spans.jsonl"),
-        MemoryExporter(),
-    ]
-    async with asynctrace.Tracer(service="shop", exporters=exporters, when_full="wait", journal=False) as tracer:
+    async with asynctrace.Tracer(
+        service="shop",
+        exporters=[OTLPExporter("http://127.0.0.1:4318"), ConsoleExporter(), FileExporter("spans"), MemoryExporter()],
+        when_full="wait",
+        journal=False,
+    ) as tracer:
         assert_type(tracer, asynctrace.Tracer)
         async with tracer.trace("checkout", session_id="s-1", tags=["nightly"], metadata={"a": 1}) as run:
             assert_type(run, asynctrace.TraceContext)
