@@ -150,6 +150,19 @@ def test_durations_by_the_wall_clock_are_noticed() -> None:
         check_jumps(WallClockOnly())
 
 
+def test_a_jump_moves_no_inner_run_out_of_the_one_around_it() -> None:
+    clock = ManualClock()
+    subject = Recording(clock=clock)
+    with subject.tracer.trace("outer"):
+        clock.advance(1)
+        clock.jump(-3600)
+        with subject.tracer.trace("inner"):
+            clock.advance(1)
+        clock.advance(1)
+    outer, inner = subject.one("outer"), subject.one("inner")
+    assert (inner.start_ns - outer.start_ns, outer.end_ns - inner.end_ns) == (1_000_000_000, 1_000_000_000)
+
+
 def test_a_new_trace_after_a_jump_starts_at_the_new_time() -> None:
     clock = ManualClock()
     subject = Recording(clock=clock)

@@ -307,6 +307,40 @@ def test_a_plain_generator_dropped_early_ends_abandoned() -> None:
     assert [(span.name, span.ending) for span in subject.spans] == [("steps", "abandoned")] * 2
 
 
+async def test_what_a_dropped_generator_does_to_clean_up_belongs_to_it() -> None:
+    subject = Recording()
+
+    def clean_up(kind: str) -> None:
+        subject.tracer.add_log(f"{kind} is cleaning")
+        with subject.tracer.trace_component(f"{kind} clean-up"):
+            pass
+
+    @subject.tracer.trace_component("plain")
+    def plain() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            clean_up("plain")
+
+    @subject.tracer.trace_component("later")
+    async def later() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            clean_up("later")
+
+    async with subject.tracer.trace_component("consumer"):
+        for _ in plain():
+            break
+        async with contextlib.aclosing(later()) as generator:  # type: ignore[type-var]
+            async for _ in generator:
+                break
+    for kind in ("plain", "later"):
+        assert subject.one(f"{kind} clean-up").parent_id == subject.one(kind).span_id
+        assert [log.name for log in subject.one(kind).events] == [f"{kind} is cleaning"]
+    assert subject.one("consumer").events == ()
+
+
 async def test_a_generator_that_fails_ends_error_with_the_same_exception() -> None:
     subject = Recording()
     error = ValueError("third")
