@@ -316,6 +316,13 @@ def test_the_demo_keeps_its_store_when_asked(tmp_path: Path) -> None:
     assert len(run("ls", "--data", str(kept)).stdout.splitlines()) == 5
 
 
+def test_the_environment_cannot_make_the_demo_a_lie() -> None:
+    assert run("demo", OTEL_TRACES_SAMPLER="always_off").returncode == 0
+    result = run("demo", OTEL_SDK_DISABLED="true")
+    assert "OTEL_SDK_DISABLED" in complaint(result)
+    assert result.returncode == 2
+
+
 LOSES_A_SPAN = """
 import sys
 from asynctrace.cli import main

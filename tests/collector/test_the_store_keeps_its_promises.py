@@ -224,11 +224,13 @@ def test_readers_see_commits_while_the_writer_writes(store: SQLiteStore) -> None
 
     thread = threading.Thread(target=read)
     thread.start()
-    for n in range(100):
-        store.add([group(*(span(n + 1, number) for number in range(1, 6)))])
-        assert reader.statistics().spans == 5 * (n + 1)
-    stop.set()
-    thread.join()
+    try:
+        for n in range(100):
+            store.add([group(*(span(n + 1, number) for number in range(1, 6)))])
+            assert reader.statistics().spans == 5 * (n + 1)
+    finally:
+        stop.set()
+        thread.join()
     assert counts == sorted(counts)
     assert all(count % 5 == 0 for count in counts)  # never half a group
 

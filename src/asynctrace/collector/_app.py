@@ -95,7 +95,9 @@ class Collector:
             receiver = Receiver(writer, capacity=self._capacity)
             closers.callback(receiver.close)
             # the receiver undoes compression itself, within bounds
-            runner = web.AppRunner(self._application(receiver, writer), auto_decompress=False, shutdown_timeout=GRACE)
+            runner = web.AppRunner(
+                self._application(receiver, writer), auto_decompress=False, access_log=None, shutdown_timeout=GRACE
+            )
             closers.push_async_callback(runner.cleanup)
             await runner.setup()
             await web.SockSite(runner, listener).start()

@@ -86,8 +86,8 @@ ON CONFLICT (trace_id) DO UPDATE SET
 """
 
 UPDATE_HEAD = """
-UPDATE trace SET head_depth = ?2, head_start = ?3, name = ?4, service = ?5, ending = ?6
-WHERE trace_id = ?1 AND (?2, ?3) <= (head_depth, head_start)
+UPDATE trace SET head_depth = ?, head_start = ?, name = ?, service = ?, ending = ?
+WHERE trace_id = ? AND (?, ?) <= (head_depth, head_start)
 """
 
 LIST_RUNS = """
@@ -272,7 +272,7 @@ class _Tally:
     def write(self, connection: sqlite3.Connection, trace_id: bytes) -> None:
         sums = (self.start_ns, self.end_ns, self.spans, self.errors, self.open)
         connection.execute(UPSERT_TRACE, (trace_id, *sums, *self.head))
-        connection.execute(UPDATE_HEAD, (trace_id, *self.head))
+        connection.execute(UPDATE_HEAD, (*self.head, trace_id, *self.head[:2]))
 
 
 def _before(connection: sqlite3.Connection, trace_id: bytes, span: Span) -> tuple[int, int] | None:
