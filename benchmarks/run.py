@@ -138,6 +138,8 @@ def _described(reports: Sequence[Report]) -> str:
     loads = ", ".join(str(report.environment["load"]) for report in reports)
     machine = f"{measured['processor']}, {measured['cores']} cores, {measured['system']}, {measured['python']}"
     scale = "" if all(report.scale == "full" for report in reports) else " Quick rounds: expect ±20 %."
+    if max(report.environment["load"] for report in reports) > measured["cores"]:
+        scale += " The machine was busy: trust the CPU ratios, not what was measured by the clock on the wall."
     return f"Machine: {machine}.\nVersions: {versions}.\nLoad average after each benchmark: {loads}.{scale}\n"
 
 
