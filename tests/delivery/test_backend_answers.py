@@ -197,7 +197,7 @@ async def check_a_blocked_lane_keeps_everything(make_tracer: MakeTracer, status:
         options = msgspec.structs.replace(QUICK, blocked_interval=0.2)
         async with make_tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=options) as tracer:
             ids = await end_spans(tracer, 50)
-            await server.wait_for_requests(3, timeout=2.0)
+            await server.wait_for_requests(3, timeout=1.5)
             receipt = tracer.receipt()
             assert_balanced(receipt)
             assert (receipt.pending, receipt.rejected, receipt.dropped) == (50, 0, 0), f"{receipt!r}"

@@ -120,7 +120,7 @@ async def check_flush_returns_while_spans_keep_coming(make_tracer: MakeTracer) -
         await server.wait_for_requests(1)
         for _ in range(3):
             ids = await end_spans(tracer, 20) | later
-            receipt = await within(4, tracer.flush(), "flush beside a producer")
+            receipt = await within(2, tracer.flush(), "flush beside a producer")
             assert_arrived(server, ids)
             assert_balanced(receipt)
 
@@ -198,7 +198,7 @@ async def check_only_the_named_trace_is_waited_for(make_tracer: MakeTracer) -> N
             await server.wait_for_spans(1)
             other = await end_spans(tracer, 1, "other")
             await server.wait_for_requests(2)
-            await within(2, tracer.flush(trace_id=mine.trace_id), "flush of a trace that has arrived")
+            await within(1, tracer.flush(trace_id=mine.trace_id), "flush of a trace that has arrived")
             assert not other & server.accepted_ids.keys()
             async with tracer.trace("last") as last:
                 pass
@@ -295,8 +295,9 @@ async def check_the_loop_goes_on(make_tracer: MakeTracer, hold: float = 2.0) -> 
                 return ticker.longest
 
     gaps = []
-    for _ in range(3):
-        gap, control = await longest_gap(make_tracer), await longest_gap(None)
+    for _ in range(3):  # others use this machine too: only a gap that a run without a flush does not have counts
+        gap = await longest_gap(make_tracer)
+        control = 0.0 if gap < 0.020 else await longest_gap(None)
         if gap < 0.020 + control:
             return
         gaps.append((gap, control))
@@ -371,7 +372,7 @@ async def check_an_impossible_answer_settles_nothing(make_tracer: MakeTracer, an
     async with make_tracer(service="shop", exporters=[exporter], delivery=QUICK, shutdown_timeout=0.2) as tracer:
         await end_spans(tracer, 10)
         try:
-            receipt = await within(5, tracer.flush(timeout=0.5), "flush")
+            receipt = await within(5, tracer.flush(timeout=0.2), "flush")
         except Broken:
             raise
         except Exception as error:
@@ -442,7 +443,7 @@ async def test_a_span_at_the_size_limit_is_delivered_or_counted() -> None:
         (check_batches_split_by_bytes_are_flushed, doubles.FlushWaitsForOneAnswer),
         (check_flush_returns_while_spans_keep_coming, doubles.FlushWaitsForAnEmptyLog),
         (check_flush_returns_while_spans_keep_coming, doubles.FlushReturnsAtOnce),
-        (check_many_flushes_are_one_drain, doubles.one_span_for_each_request),
+        (check_many_flushes_are_one_drain, doubles.a_request_for_every_few_spans),
         (check_a_joiner_gets_its_own_answer, doubles.FlushersJoinTheFirst),
         (check_only_the_named_trace_is_waited_for, doubles.FlushIgnoresTheTrace),
         (check_only_the_named_trace_is_waited_for, doubles.FlushReturnsAtOnce),

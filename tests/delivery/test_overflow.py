@@ -21,6 +21,7 @@ from . import doubles
 from .harness import (
     BROKEN,
     QUICK,
+    Broken,
     MakeTracer,
     assert_arrived_once,
     assert_balanced,
@@ -267,8 +268,12 @@ async def check_ending_a_span_never_waits(make_tracer: MakeTracer) -> None:
         async with make_tracer(service="shop", exporters=[OTLPExporter(server.url)], shutdown_timeout=0.1) as tracer:
             await end_spans(tracer, 1000)
             await server.wait_for_requests(1)
-            best = min([await _p99_of_endings(tracer, 4000) for _ in range(5)])
-            assert best < 50e-6, f"p99 {best * 1e6:.0f} µs"
+            found = []
+            for _ in range(5):  # the best of five: others use this machine too
+                found.append(await _p99_of_endings(tracer, 3000))
+                if found[-1] < 50e-6:
+                    return
+            raise Broken(f"p99 of an ending: {found} s")
 
 
 async def _p99_of_endings(tracer: Tracer, n: int) -> float:
@@ -297,7 +302,7 @@ async def check_one_old_span_is_enough(make_tracer: MakeTracer) -> None:
         options = msgspec.structs.replace(QUICK, linger=0.1)
         async with make_tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=options) as tracer:
             await end_spans(tracer, 1)
-            await server.wait_for_spans(1, timeout=2.0)  # nobody flushed
+            await server.wait_for_spans(1, timeout=1.0)  # nobody flushed
             (request,) = server.requests
             assert len(request.spans) == 1
 
@@ -311,7 +316,7 @@ async def check_a_full_batch_does_not_linger(make_tracer: MakeTracer) -> None:
         options = DeliveryOptions(linger=60.0, batch_spans=50)
         async with make_tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=options) as tracer:
             await end_spans(tracer, 50)
-            await server.wait_for_spans(50, timeout=2.0)
+            await server.wait_for_spans(50, timeout=1.0)
             assert len(server.requests) == 1
             async with tracer.trace("large") as run:
                 run.set_outputs("x" * 200_000)
@@ -319,7 +324,7 @@ async def check_a_full_batch_does_not_linger(make_tracer: MakeTracer) -> None:
                 run.set_outputs("x" * 200_000)
             async with tracer.trace("large") as run:
                 run.set_outputs("x" * 200_000)
-            await server.wait_for_spans(52, timeout=2.0)  # full by bytes
+            await server.wait_for_spans(52, timeout=1.0)  # full by bytes
 
 
 async def test_a_batch_that_is_full_by_spans_or_bytes_does_not_linger() -> None:

@@ -27,7 +27,6 @@ from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout, Misuse
 from ..delivery import Delivery, DeliveryOptions, LaneStatistics
 from ..spanlog import SpanLog, WhenFull, parse_when_full
 from ..tracing import ALWAYS_OFF, Limits, MaskOption, Recorder, Sampler
-from ..tracing._component import OPEN, ComponentTraceContext
 from ..tracing._scope import SUPPRESSED, component_var
 from . import _registry
 from ._environment import Environment, read_environment
@@ -191,6 +190,7 @@ class Tracer(Recorder):
         """
         if timeout is not None:
             timeout = _seconds("timeout", timeout)
+        self._open.sift()  # lost handles end here, and their spans are part of this flush
         target = self._log.appended if trace_id is None else self._end_of_trace(trace_id)
         await self._delivery.flush(target, timeout)
         return self.receipt()
@@ -285,17 +285,24 @@ class Tracer(Recorder):
 
     async def _open_spans_ended(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until no span is open, or for the deadline."""
-        ended = asyncio.Event()
-        watched = _WatchedSpans(self._open, lambda: loop.call_soon_threadsafe(ended.set))
-        self._open = watched
-        watched.forget_ended()
-        if not watched:
-            return
+        one_more = asyncio.Event()
+        append = self._sink.append_nowait
+
+        def append_and_tell(record: bytes) -> bool:
+            stored = append(record)
+            loop.call_soon_threadsafe(one_more.set)
+            return stored
+
+        self._append_nowait = append_and_tell
         try:
             async with asyncio.timeout_at(deadline):
-                await ended.wait()
+                while self._open:
+                    await one_more.wait()
+                    one_more.clear()
         except TimeoutError:
             return
+        finally:
+            self._append_nowait = append
 
     def _end_of_trace(self, trace_id: str) -> int:
         try:
@@ -313,27 +320,6 @@ class Tracer(Recorder):
 
     def _latest(self) -> Recorder:
         return _registry.default_tracer() if self._is_default else self
-
-
-class _WatchedSpans(dict[bytes, "ref[ComponentTraceContext]"]):
-    """Takes the place of the open spans while a shutdown waits for the last of them."""
-
-    def __init__(self, spans: Mapping[bytes, ref[ComponentTraceContext]], on_empty: Any) -> None:
-        super().__init__(spans)
-        self._on_empty = on_empty
-
-    def pop(self, *args: Any) -> Any:
-        found = super().pop(*args)
-        if not self:
-            self._on_empty()
-        return found
-
-    def forget_ended(self) -> None:
-        """Spans that ended while they were copied."""
-        for span_id, reference in list(self.items()):
-            component = reference()
-            if component is None or component._state != OPEN:
-                super().pop(span_id, None)
 
 
 # Options ---------------------------------------------------------------------------------------------------------

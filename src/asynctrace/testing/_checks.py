@@ -19,7 +19,7 @@ __all__ = ["assert_no_context_leaked", "assert_no_span_left_open"]
 def assert_no_span_left_open(tracer: Tracer) -> None:
     """Raise `AssertionError`, naming them, while components of `tracer` have been entered and not ended."""
     __tracebackhide__ = True
-    left = [component for reference in list(tracer._open.values()) if (component := reference()) is not None]
+    left = list(tracer._open)
     if left:
         raise AssertionError(f"{len(left)} spans are still open: {left!r}")
 

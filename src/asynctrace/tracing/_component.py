@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from struct import Struct
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import ref
 
 from .._contracts import Ending, StatusCode
 from .._errors import MisuseError
@@ -116,9 +115,12 @@ class ComponentTraceContext:
         self._head = parent._child_head or parent._make_child_head()
         self._run = parent._run
         self._offset = parent._offset
-        self._id = span_id = recorder._span_id()
+        self._id = recorder._span_id()
         self._state = OPEN
-        recorder._open[span_id] = ref(self)
+        recent = recorder._recent
+        recent.append(self)
+        if len(recent) >= 64:  # MOST_RECENT
+            recorder._open.sift()
         component_var.set(self)
         self._start = recorder._monotonic_ns()
         return self
@@ -195,8 +197,8 @@ class ComponentTraceContext:
         """The record of this component; None when it has ended before, or could not be encoded."""
         recorder = self._recorder
         now = recorder._monotonic_ns()
-        # pop() is atomic: of two threads that end one component, only one gets it.
-        if recorder._open.pop(self._id, None) is None:
+        # No call stands between these lines, so of two threads that end one component only one gets past them.
+        if self._state != OPEN:
             recorder._count_late("end")
             return None
         self._state = ENDED
@@ -214,6 +216,7 @@ class ComponentTraceContext:
             return frame(body) if size <= recorder._span_bytes else recorder._cut_record(body)
         except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
             recorder._failed(error)
+            recorder._sink.refuse("internal_error")
             return None
 
     def _end_by(self, exc: BaseException) -> bytes | None:
@@ -276,7 +279,7 @@ class ComponentTraceContext:
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """`set_attribute()` for each item."""
-        if not isinstance(attributes, Mapping):
+        if type(attributes) is not dict and not isinstance(attributes, Mapping):
             raise TypeError(f"set_attributes() takes a mapping of attributes, not {type(attributes).__name__}")
         for key, value in attributes.items():
             self.set_attribute(key, value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
-from weakref import ref
 
 from .._contracts import Clock, IdSource, Link, SpanKind, SpanSink
 from .._diagnostics import Diagnostics
@@ -21,6 +20,7 @@ from ._extras import Extras, check_metadata, text_attribute
 from ._heads import ROOT_TAIL, TRACE_ID_TAG, head
 from ._limits import Limits
 from ._masking import Masker, MaskOption
+from ._open_spans import MOST_RECENT, OpenSpans
 from ._run import TraceContext
 from ._sampling import ALWAYS_ON, AlwaysOff, Sampler
 from ._scope import Suppressed, component_var, current_component, current_trace, suppress, trace_var
@@ -78,6 +78,7 @@ class Recorder:
         "_off",
         "_open",
         "_pairs",
+        "_recent",
         "_remembers",
         "_sampler",
         "_samples_all",
@@ -121,7 +122,8 @@ class Recorder:
         self._pairs: dict[str, dict[object, bytes]] = {}
         self._heads: dict[str, ScalarHeads] = {}
         self._remembers = not self._masker.calls_user_code
-        self._open: dict[bytes, ref[ComponentTraceContext]] = {}
+        self._open = OpenSpans()
+        self._recent = self._open.recent
         self._late_calls: dict[str, int] = {}
         self._errors: dict[str, int] = {}
         self._is_closed = False
@@ -293,9 +295,7 @@ class Recorder:
         """Enter where nothing is current and every trace is sampled: programs without runs do this for each trace."""
         component._restore = component._parent = component._run = None
         component._head = b"".join((TRACE_ID_TAG, self._trace_id_source(), ROOT_TAIL))
-        component._id = span_id = self._span_id()
-        component._state = OPEN
-        self._open[span_id] = ref(component)
+        self._open_span(component)
         component_var.set(component)
         component._start = start = self._monotonic_ns()
         component._offset = self._time_ns() - start
@@ -396,9 +396,11 @@ class Recorder:
         return True
 
     def _open_span(self, component: ComponentTraceContext) -> None:
-        component._id = span_id = self._span_id()
+        component._id = self._span_id()
         component._state = OPEN
-        self._open[span_id] = ref(component)
+        self._recent.append(component)
+        if len(self._recent) >= MOST_RECENT:
+            self._open.sift()
 
     def _make_unrecorded(self, component: ComponentTraceContext) -> None:
         self._is_thinned = True
@@ -533,9 +535,7 @@ class Recorder:
 
     def _cut_open(self, within: TraceContext | None = None) -> int:
         """End open components `incomplete`, deepest first; all, or those of one run. Returns how many."""
-        components = [component for reference in list(self._open.values()) if (component := reference()) is not None]
-        if within is not None:
-            components = [c for c in components if c._run is within and c is not within._root]
+        components = [c for c in self._open if within is None or (c._run is within and c is not within._root)]
         components.sort(key=_depth, reverse=True)
         for component in components:
             component._cut()
