@@ -203,9 +203,7 @@ def _fake_benchmarks(folder: Path, verdict: str) -> None:
     ("verdict", "options", "status"),
     [("must met", (), 0), ("must missed", (), 1), ("must missed", ("--no-fail",), 0)],
 )
-def test_a_missed_must_fails_the_run(
-    tmp_path: Path, verdict: str, options: tuple[str, ...], status: int
-) -> None:
+def test_a_missed_must_fails_the_run(tmp_path: Path, verdict: str, options: tuple[str, ...], status: int) -> None:
     _fake_benchmarks(tmp_path, verdict)
     page = tmp_path / "page.md"
     command = [
