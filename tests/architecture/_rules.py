@@ -18,7 +18,7 @@ BASE = {"_contracts", "_errors", "_diagnostics", "_tree"}
 """What every stage may import; among themselves only `_contracts` → `_errors` and `_tree` → both."""
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "_errors": {"_contracts"},  # the receipt that two exceptions carry, as a type
+    "_errors": set(),
     "_contracts": {"_errors"},
     "_diagnostics": set(),
     "_tree": {"_contracts", "_errors"},
@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {*BASE, "wire", "tracing", "propagation", "spanlog", "delivery", "exporters", "runtime"},
     "collector": {*BASE, "wire", "exporters", "runtime"},
     "cli": {*BASE, "wire", "collector", "_demo"},
-    "_demo": {*BASE, "wire", "collector", "exporters", "runtime"},
+    "_demo": {*BASE, "wire", "tracing", "collector", "exporters", "runtime"},
     "": {*BASE, "tracing", "propagation", "spanlog", "delivery", "runtime"},
 }
 """The map: each part of the package, and which other parts it may import. A part that is not here breaks the rules."""
@@ -113,6 +113,7 @@ def rule_breaks(source: Path) -> list[str]:
         if part not in READS_THE_ENVIRONMENT:
             breaks += [f"{name}:{line}: reads os.environ" for line in _environment_uses(path)]
         breaks += [f"{name}:{line}: loads with the package" for line in _early_imports(part, name, path)]
+        breaks += [f"{name}:{line}: {wrong}" for line, wrong in _test_only_lines(part, path)]
     return breaks
 
 
@@ -137,6 +138,15 @@ def _environment_uses(path: Path) -> Iterator[int]:
             and {"environ", "getenv"} & {a.name for a in node.names}
         ):
             yield node.lineno
+
+
+def _test_only_lines(part: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that ask whether a test is running, and assertions, which `python -O` takes away."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assert):
+            yield node.lineno, "asserts"
+        elif isinstance(node, ast.Constant) and part != "testing" and str(node.value).startswith(("pytest", "PYTEST_")):
+            yield node.lineno, "asks for tests"
 
 
 def _early_imports(part: str, name: str, path: Path) -> Iterator[int]:

@@ -82,6 +82,8 @@ def test_every_import_follows_the_map() -> None:
         ("collector/app", "from ..cli import main", "imports cli"),
         ("wire/span", "from .._tree import render_tree", "imports _tree"),
         ("pipeline/stage", "", "is not on the map"),
+        ("wire/span", "def f(n):\n    assert n > 0", "asserts"),
+        ("runtime/tracer", "import sys\nif 'pytest' in sys.modules: ...", "asks for tests"),
     ],
 )
 def test_an_import_against_the_map_is_found(tmp_path: Path, module: str, text: str, broken: str) -> None:
