@@ -17,7 +17,6 @@ from ._contracts import Receipt
 from .collector import Collector, SQLiteStore
 from .exporters import OTLPExporter
 from .runtime import Tracer
-from .tracing import ALWAYS_ON
 from .wire import ResourceSpans
 
 __all__ = ["DemoResult", "run_demo"]
@@ -52,7 +51,7 @@ async def run_demo(directory: Path) -> DemoResult:
     try:
         async with Collector(store, port=0) as collector:
             exporter = OTLPExporter(collector.url)
-            async with Tracer(service="demo", exporters=[exporter], journal=False, sampler=ALWAYS_ON) as tracer:
+            async with Tracer(service="demo", exporters=[exporter], journal=False) as tracer:
                 await _workload(tracer)
                 receipt = await tracer.flush(FLUSH_SECONDS)
         return _read_back(store, receipt)

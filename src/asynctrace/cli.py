@@ -241,8 +241,8 @@ def _the_one(reader: SQLiteReader, prefix: str) -> str:
 def _demo(options: argparse.Namespace) -> int:
     from ._demo import run_demo
 
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        raise ConfigurationError("OTEL_SDK_DISABLED turns tracing off: unset it, or there is nothing to show")
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]  # they are meant for other programs, and could turn tracing off
     directory = Path(tempfile.mkdtemp(prefix="asynctrace-demo-"))
     try:
         result = asyncio.run(run_demo(directory))
