@@ -279,6 +279,9 @@ class SpanSink(Protocol):
     def append_sync(self, record: bytes) -> None:
         """`append()` for threads without a running event loop."""
 
+    def append_or_refuse(self, record: bytes) -> None:
+        """Store the record if there is room now, else count it as dropped."""
+
     def refuse(self, reason: str) -> None:
         """Count a span that ends without a record, as dropped for `reason`."""
 

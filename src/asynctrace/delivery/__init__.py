@@ -4,5 +4,6 @@ from ._batch import RecordBatch
 from ._delivery import Delivery
 from ._lane import LaneState, LaneStatistics
 from ._options import DeliveryOptions
+from ._tasks import create_stubborn_task
 
-__all__ = ["Delivery", "DeliveryOptions", "LaneState", "LaneStatistics", "RecordBatch"]
+__all__ = ["Delivery", "DeliveryOptions", "LaneState", "LaneStatistics", "RecordBatch", "create_stubborn_task"]

@@ -40,8 +40,8 @@ _NEVER = 1 << 62
 _CLOSE_TIMEOUT = 5.0
 """Seconds that an exporter may take to close."""
 
-_FINISH_TIMEOUT = 15.0
-"""Seconds for the lanes to leave their loop: giving up requests and closing exporters have 5 each."""
+_ANSWER_TIMEOUT = 2.0
+"""Seconds in which the lanes' own loop must get to a call; one that does not is taken for hung."""
 
 _SETTLING_TIME = 1.0
 """Seconds after which a loop whose lanes were cancelled, and which still runs, gets its lanes back."""
@@ -177,20 +177,25 @@ class Delivery:
         waiter = Waiter(target)
         self._waiters.add(waiter)
         try:
-            self.press(target)
+            self.press(target, timeout)
             async with asyncio.timeout(timeout):
                 await waiter.future
         except TimeoutError:
+            if self._is_settled(target):
+                return
             receipt = self.receipt()
             raise DeliveryTimeout(f"flush() did not finish within {timeout} s: {receipt!r}", receipt) from None
         finally:
             self._waiters.remove(waiter)
 
-    def press(self, target: int) -> None:
+    def press(self, target: int, timeout: float | None = None) -> None:
         """Begin to flush, without waiting: lanes stop lingering, and a blocked one tries at once."""
         self._left_loops.discard(asyncio.get_running_loop())
+        now = asyncio.get_running_loop().time()
         for lane, _ in self._lanes:
             lane.flush(target)
+            if timeout is not None:
+                lane.hurry(now + timeout, now)
         home = self._home
         if home is None or not home.is_alive or not home.call(home.wake):
             self.ensure_running()
@@ -207,7 +212,7 @@ class Delivery:
             return
         left: asyncio.Future[None] = loop.create_future()
         home.on_left(lambda: _resolve(left))
-        home.leave(close=False)
+        home.leave(close=False, close_timeout=_CLOSE_TIMEOUT)
         await left
 
     @property
@@ -222,17 +227,20 @@ class Delivery:
 
     # Finishing ---------------------------------------------------------------------------------------------------
 
-    async def finish(self, reason: str) -> None:
-        """Stop every lane, count what is left as dropped for `reason`, close the exporters: within seconds."""
+    async def finish(self, reason: str, close_timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Stop every lane, count what is left as dropped for `reason`, close the exporters.
+
+        Giving up the requests under way, and then closing, may take `close_timeout` seconds each.
+        """
         with self._lock:
             self._is_finished = True
             home = self._home
-        if home is None or not home.is_alive or not await self._finish_at_home(home, reason):
+        if home is None or not home.is_alive or not await self._finish_at_home(home, reason, close_timeout):
             self._stop_lanes(reason)
             if self._has_run:
-                await self._close_exporters()
+                await self._close_exporters(close_timeout)
 
-    async def _finish_at_home(self, home: Home, reason: str) -> bool:
+    async def _finish_at_home(self, home: Home, reason: str, close_timeout: float) -> bool:
         """Finish in the lanes' own loop, which may be another one; False when it does not answer."""
         loop = asyncio.get_running_loop()
         left: asyncio.Future[None] = loop.create_future()
@@ -240,11 +248,11 @@ class Delivery:
         def stop() -> None:
             home.on_left(lambda: loop.call_soon_threadsafe(_resolve, left))
             self._stop_lanes(reason)
-            home.leave(close=True)
+            home.leave(close=True, close_timeout=close_timeout)
 
         home.call(stop)
         try:
-            async with asyncio.timeout(_FINISH_TIMEOUT):
+            async with asyncio.timeout(2 * close_timeout + _ANSWER_TIMEOUT):
                 await left
         except TimeoutError:
             return False
@@ -253,12 +261,14 @@ class Delivery:
     def _stop_lanes(self, reason: str) -> None:
         for lane, _ in self._lanes:
             lane.stop(reason)
+        receipt = self.receipt()
+        self._told_losses = receipt.dropped + receipt.rejected  # the shutdown tells of them, once
         self._progressed()
 
-    async def _close_exporters(self) -> None:
+    async def _close_exporters(self, close_timeout: float) -> None:
         for lane, exporter in self._lanes:
             try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                async with asyncio.timeout(close_timeout):
                     await exporter.aclose()
             except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
                 self._diagnostics.warning("delivery.close_failed", lane=lane.name, error=repr(error))
@@ -271,7 +281,7 @@ class Delivery:
 
     def _progressed(self) -> None:
         settled = self.settled
-        self._log.release(settled)
+        self._log.release(settled, max((lane.cursor for lane, _ in self._lanes), default=settled))
         self._waiters.resolve_below(settled)
         self._tell_losses()
 

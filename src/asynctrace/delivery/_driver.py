@@ -15,7 +15,7 @@ that is cancelled half-way would have to be sent again. The driver's own task is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 from weakref import WeakSet
@@ -24,6 +24,7 @@ from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
 from ._lane import Lane, LaneState
 from ._options import DeliveryOptions
+from ._tasks import AtLeastOneStep
 from ._window import Window
 
 __all__ = ["LaneDriver"]
@@ -32,6 +33,9 @@ _CLOSE_TIMEOUT = 5.0
 """Seconds that an exporter may take to let go of a loop, or to close."""
 
 _ERRORS_IN_A_ROW = 3
+
+_ERROR_PAUSE = 0.05
+"""Seconds to wait after an error of our own, so that one that stays does not hold the loop."""
 
 _driver_tasks: WeakSet[asyncio.Task[None]] = WeakSet()
 
@@ -71,18 +75,23 @@ class LaneDriver:
         self._leave_by: float | None = None
         self._must_close = False
         self._errors_in_a_row = 0
+        self._close_timeout = _CLOSE_TIMEOUT
+        self._resume_at = 0.0
         self.task: asyncio.Task[None] = loop.create_task(
-            _AtLeastOneStep(self._run(), self._drain), name=f"asynctrace lane {lane.name}", context=context
+            AtLeastOneStep(self._run(), self._drain), name=f"asynctrace lane {lane.name}", context=context
         )
+        # A loop that is closed under its tasks has nobody left to warn; the spans wait for the next loop.
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined]
         _driver_tasks.add(self.task)
 
     def wake(self) -> None:
         """Look again: records came, an answer came, a flush began. Only from the lane's loop."""
         self._event.set()
 
-    def leave(self, *, close: bool) -> None:
-        """Leave the loop now; `close` says whether the exporter will ever be needed again."""
+    def leave(self, *, close: bool, close_timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Leave the loop now; `close` says that the exporter will not be needed again, and may take `close_timeout`."""
         self._must_close = self._must_close or close
+        self._close_timeout = close_timeout
         self._leave_by = self._loop.time()
         self.wake()
 
@@ -107,12 +116,14 @@ class LaneDriver:
             raise asyncio.CancelledError
 
     def _launch_due(self) -> None:
-        if self._leave_by is not None and self._loop.time() >= self._leave_by:
+        now = self._loop.time()
+        if now < self._resume_at or (self._leave_by is not None and now >= self._leave_by):
             return
         while (window := self.lane.take(self._loop.time())) is not None:
             task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
             asyncio._unregister_task(task)
             self._flying.add(task)
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
             task.add_done_callback(self._flying.discard)
         self._on_wait()
 
@@ -120,6 +131,8 @@ class LaneDriver:
         now = self._loop.time()
         delays = [self.lane.wait_time(now), None if self._leave_by is None else max(0.0, self._leave_by - now)]
         due = [delay for delay in delays if delay is not None]
+        if now < self._resume_at:
+            due = [self._resume_at - now]
         timer = self._loop.call_later(min(due), self._event.set) if due else None
         try:
             await self._event.wait()
@@ -136,7 +149,9 @@ class LaneDriver:
         """Cancelled: settle what there is, and what the tasks that are cancelled with us still end."""
         self.lane.interruptions += 1
         if self._leave_by is None:
-            self._leave_by = self._loop.time() + self._drain_timeout
+            now = self._loop.time()
+            self._leave_by = now + self._drain_timeout
+            self.lane.hurry(self._leave_by, now)
         self.lane.flush_everything()
         for task in self._others():
             task.add_done_callback(self._look_again)
@@ -151,6 +166,7 @@ class LaneDriver:
     def _stumbled(self, error: Exception) -> None:
         self.lane.interruptions += 1
         self._errors_in_a_row += 1
+        self._resume_at = self._loop.time() + _ERROR_PAUSE
         self._diagnostics.error("delivery.internal_error", lane=self.lane.name, error=repr(error))
         if self._errors_in_a_row >= _ERRORS_IN_A_ROW:
             self._errors_in_a_row = 0
@@ -160,12 +176,12 @@ class LaneDriver:
         for task in self._flying:
             task.cancel()
         if self._flying:
-            await asyncio.wait(self._flying, timeout=_CLOSE_TIMEOUT)
+            await asyncio.wait(self._flying, timeout=self._close_timeout)
         end = self._exporter.aclose if self._must_close else getattr(self._exporter, "release", None)
         if end is None:
             return
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
+            async with asyncio.timeout(self._close_timeout):
                 await end()
         except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
             self._diagnostics.warning("delivery.close_failed", lane=self.lane.name, error=repr(error))
@@ -176,8 +192,9 @@ class LaneDriver:
         sent_at = self._loop.time()
         try:
             result = await self._export(window)
-        except asyncio.CancelledError:
+        except BaseException:
             self.lane.put_back(window)
+            self.wake()
             raise
         try:
             now = self._loop.time()
@@ -202,7 +219,9 @@ class LaneDriver:
             if self._leave_by is not None and self._loop.time() >= self._leave_by:
                 raise
             return ExportResult.try_again(reason="cancelled")  # something below was cancelled, not the request
-        except Exception as error:  # noqa: BLE001  (an exporter's exception means: try again)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (an exporter's exception means: try again)
             return ExportResult.try_again(reason=type(error).__name__)
         if not isinstance(result, ExportResult):
             return ExportResult.try_again(reason="no_export_result")
@@ -232,31 +251,3 @@ class LaneDriver:
             )
         elif lane.state is LaneState.BACKOFF and before is not LaneState.BACKOFF:
             self._diagnostics.warning("delivery.retry", lane=lane.name, reason=result.reason)
-
-
-class _AtLeastOneStep(Coroutine[Any, Any, None]):
-    """A coroutine that a cancellation cannot end before it began: `asyncio.run(main())` may cancel a lane that was
-    created in the last step of `main()`. The early cancellation is told to `on_cancelled` instead."""
-
-    __slots__ = ("_coroutine", "_has_begun", "_on_cancelled")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], on_cancelled: Callable[[], None]) -> None:
-        self._coroutine = coroutine
-        self._on_cancelled = on_cancelled
-        self._has_begun = False
-
-    def send(self, value: Any) -> Any:
-        self._has_begun = True
-        return self._coroutine.send(value)
-
-    def throw(self, *exc_info: Any) -> Any:
-        if self._has_begun:
-            return self._coroutine.throw(*exc_info)
-        self._on_cancelled()
-        return self.send(None)
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-    def __await__(self) -> Any:
-        return self._coroutine.__await__()

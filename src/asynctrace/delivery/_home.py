@@ -71,10 +71,10 @@ class Home:
         for driver in self._drivers:
             driver.wake()
 
-    def leave(self, close: bool) -> None:
+    def leave(self, *, close: bool, close_timeout: float) -> None:
         """Let every driver leave now. Only from the loop."""
         for driver in self._drivers:
-            driver.leave(close=close)
+            driver.leave(close=close, close_timeout=close_timeout)
         if not self._running:
             self._end()
 

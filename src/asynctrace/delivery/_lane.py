@@ -41,6 +41,9 @@ __all__ = ["Lane", "LaneState", "LaneStatistics"]
 _SLOW_ANSWER = 0.05
 """Seconds after which an answer counts as slow: larger batches then pay more than earlier ones."""
 
+_SHORTEST_HURRY = 0.05
+"""Seconds between two attempts however near the deadline is."""
+
 _SMALLEST_PAYLOAD = 4096
 """A single span is cut down to this many bytes before it is given up as oversize."""
 
@@ -94,9 +97,10 @@ class Lane:
         self._random = random
         self._next = 0
         self._windows: deque[Window] = deque()
-        self._books: tuple[int, dict[str, int], dict[str, int]] = (0, {}, {})
+        self._books: tuple[int, dict[str, int], dict[str, int], dict[str, int]] = (0, {}, {}, {})
         self._waiting_since: float | None = None
         self._not_before = 0.0
+        self._deadline = 0.0
         self._asked_to_wait = False
         self._failures = 0
         self._batch_spans = options.batch_spans
@@ -109,7 +113,10 @@ class Lane:
 
     def take(self, now: float) -> Window | None:
         """The window to send now, marked as under way; None while there is nothing to send (see `wait_time()`)."""
-        if self.state is LaneState.STOPPED or now < self._not_before:
+        if self.state is LaneState.STOPPED:
+            return None
+        self._notice_eviction()
+        if now < self._not_before:
             return None
         if self._in_flight >= (1 if self._failures else self._options.max_in_flight):
             return None
@@ -148,6 +155,12 @@ class Lane:
         self.flush_to = max(self.flush_to, target)
         if self.state is LaneState.BLOCKED and not self._asked_to_wait:
             self._not_before = 0.0
+
+    def hurry(self, deadline: float, now: float) -> None:
+        """What is not settled at `deadline` will be given up: no back-off may outlast it. `Retry-After` still may."""
+        self._deadline = max(self._deadline, deadline)
+        if self.state is LaneState.BACKOFF and not self._asked_to_wait:
+            self._not_before = min(self._not_before, now + max(_SHORTEST_HURRY, (deadline - now) / 2))
 
     def flush_everything(self) -> None:
         """`flush()` for all that has been appended by now."""
@@ -207,7 +220,10 @@ class Lane:
         if now >= self._not_before:  # several requests that fail together are one failure
             self._failures += 1
         bound = min(self._options.backoff_max, self._options.backoff_initial * 2.0 ** min(self._failures - 1, 30))
-        self._wait(now, self._random() * bound, result.after)
+        delay = self._random() * bound
+        if now < self._deadline:  # somebody gives up at the deadline: one more attempt must fit in before
+            delay = min(delay, max(_SHORTEST_HURRY, (self._deadline - now) / 2))
+        self._wait(now, delay, result.after)
         self.state = LaneState.BACKOFF
 
     def _blocked(self, window: Window, result: ExportResult, now: float) -> None:
@@ -236,7 +252,7 @@ class Lane:
             window.payload = (smaller,)
 
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
-        self._asked_to_wait = asked is not None
+        self._asked_to_wait = asked is not None or (self._asked_to_wait and now < self._not_before)
         if asked is not None:
             delay = min(max(0.0, asked), self._options.longest_retry_after)
         self._not_before = max(self._not_before, now + delay)
@@ -266,7 +282,6 @@ class Lane:
 
     def _cut(self, now: float) -> Window | None:
         """A new window, if enough records wait, or have waited long enough, or a flush asks for them."""
-        self._notice_eviction()
         waiting = self._log.appended - self._next
         if not waiting:
             self._waiting_since = None
@@ -301,6 +316,15 @@ class Lane:
     def _lose(self, count: int, reason: str) -> None:
         self._windows.append(Window.lost(self._next, count, reason))
         self._next += count
+        cursor, rejected, dropped, _ = self._books
+        self._books = (cursor, rejected, dropped, self._lost_ahead())
+
+    def _lost_ahead(self) -> dict[str, int]:
+        """What was dropped above the cursor: nobody waits for it, although the cursor cannot pass it yet."""
+        ahead: dict[str, int] = {}
+        for window in self._windows:
+            _add(ahead, window.dropped)
+        return ahead
 
     def _replace(self, window: Window, *parts: Window) -> None:
         place = self._windows.index(window)
@@ -310,7 +334,7 @@ class Lane:
 
     def _pass(self) -> None:
         """Move the cursor over settled windows, taking what they lost into the books."""
-        _, rejected, dropped = self._books
+        _, rejected, dropped, _ = self._books
         if not (self._windows and self._windows[0].state is WindowState.SETTLED):
             return
         rejected, dropped = dict(rejected), dict(dropped)
@@ -321,24 +345,25 @@ class Lane:
             _add(rejected, window.rejected)
             _add(dropped, window.dropped)
         # One assignment, so that a receipt taken by another thread balances.
-        self._books = (cursor, rejected, dropped)
+        self._books = (cursor, rejected, dropped, self._lost_ahead())
         self.cursor = cursor
 
     # Books -------------------------------------------------------------------------------------------------------
 
     def receipt(self, appended: int, refused: dict[str, int]) -> LaneReceipt:
         """The balance, given how many records the log took and refused; safe from any thread."""
-        cursor, rejected, dropped = self._books
-        appended = max(appended, cursor)
-        dropped = dict(dropped)
-        lost_in_lane = sum(dropped.values())
-        _add(dropped, refused)
+        cursor, rejected, lost, ahead = self._books
+        lost_ahead = sum(ahead.values())
+        appended = max(appended, cursor + lost_ahead)
+        dropped: dict[str, int] = {}
+        for part in (lost, ahead, refused):
+            _add(dropped, part)
         return LaneReceipt(
             ended=appended + sum(refused.values()),
-            accepted=cursor - sum(rejected.values()) - lost_in_lane,
+            accepted=cursor - sum(rejected.values()) - sum(lost.values()),
             rejected=sum(rejected.values()),
             dropped=sum(dropped.values()),
-            pending=appended - cursor,
+            pending=appended - cursor - lost_ahead,
             rejected_by_reason=dict(rejected),
             dropped_by_reason=dropped,
         )

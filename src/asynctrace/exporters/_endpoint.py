@@ -148,9 +148,7 @@ def _checked_header_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a name in headers must be a str, not {type(name).__name__}")
     if not _TOKEN.fullmatch(name):
-        raise ConfigurationError(
-            'headers has a name that is no HTTP header name; a correct one: {"x-api-key": "…"}'
-        )
+        raise ConfigurationError('headers has a name that is no HTTP header name; a correct one: {"x-api-key": "…"}')
     if name.lower() in _OURS:
         raise ConfigurationError(f"headers cannot set {name}: it follows from the body and the connection")
     return name
@@ -181,9 +179,7 @@ def _checked_compression(compression: object) -> str:
         from importlib.util import find_spec
 
         if find_spec("zstandard") is None:
-            raise ConfigurationError(
-                'compression="zstd" needs the package zstandard: pip install "asynctrace[zstd]"'
-            )
+            raise ConfigurationError('compression="zstd" needs the package zstandard: pip install "asynctrace[zstd]"')
     return str(compression)
 
 

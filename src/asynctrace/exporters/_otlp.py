@@ -126,9 +126,7 @@ class OTLPExporter:
 
     def statistics(self) -> OTLPStatistics:
         """The counters at this moment."""
-        return OTLPStatistics(
-            requests=self._requests, sent_bytes=self._sent_bytes, by_reason=dict(self._by_reason)
-        )
+        return OTLPStatistics(requests=self._requests, sent_bytes=self._sent_bytes, by_reason=dict(self._by_reason))
 
     async def start(self) -> None:
         """Load aiohttp and the certificates, beside the loop. Wrong certificates are told by `export()`."""
@@ -141,9 +139,7 @@ class OTLPExporter:
         if result.outcome is not Outcome.SETTLED or result.rejected:
             self._by_reason[result.reason] += 1
         if message and result.reason not in self._told:
-            self._told.add(
-                result.reason
-            )  # once for each reason: a backend that is away says so in every answer
+            self._told.add(result.reason)  # once for each reason: a backend that is away says so in every answer
             _log_message(self._name, result, message)
         return result
 

@@ -116,9 +116,7 @@ class Transport:
         for loop in [loop for loop in self._sessions if loop.is_closed()]:
             _abandon(self._sessions.pop(loop))
 
-    async def _post_once(
-        self, url: str, body: bytes, headers: Mapping[str, str], progress: _Progress
-    ) -> Answer:
+    async def _post_once(self, url: str, body: bytes, headers: Mapping[str, str], progress: _Progress) -> Answer:
         progress.phase = "connect_timeout"
         content: Any = body if len(body) <= LARGEST_PLAIN_BODY else _LargeBody(body)
         response = await self._session().post(

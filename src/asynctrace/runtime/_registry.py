@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,16 @@ def _sum(receipts: list[Receipt]) -> Receipt:
         for field in ("ended", "accepted", "rejected", "dropped", "spooled", "pending", "recovered")
     }
     return Receipt(**counts, rejected_by_reason=rejected, dropped_by_reason=dropped)
+
+
+def _at_collection(phase: str, details: dict[str, int]) -> None:
+    """Before a full collection: recent components are held, and those whose handles are lost must not be."""
+    if phase == "start" and details["generation"] == 2:
+        for tracer in list(_alive.values()):
+            tracer._open.sift()
+
+
+gc.callbacks.append(_at_collection)
 
 
 @atexit.register

@@ -24,7 +24,7 @@ import msgspec
 from .._contracts import AttributeValue, Clock, Exporter, IdSource, Receipt, Scope
 from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout, MisuseError
-from ..delivery import Delivery, DeliveryOptions, LaneStatistics
+from ..delivery import Delivery, DeliveryOptions, LaneStatistics, create_stubborn_task
 from ..spanlog import SpanLog, WhenFull, parse_when_full
 from ..tracing import ALWAYS_OFF, Limits, MaskOption, Recorder, Sampler
 from ..tracing._scope import SUPPRESSED, component_var
@@ -39,8 +39,9 @@ __all__ = ["Statistics", "Tracer"]
 _CAPACITY_BYTES = 64 * 1024 * 1024
 _SMALLEST_CAPACITY = 64 * 1024
 _SHUTDOWN_TIMEOUT = 10.0
+_CLOSE_TIMEOUT = 5.0
 _GRACE = 1.0
-"""Seconds beyond the deadline of a shutdown for the spans that the deadline itself ended."""
+"""Seconds beyond the deadline of a shutdown for the spans that the deadline itself ended, and for closing."""
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +218,7 @@ class Tracer(Recorder):
         if is_first:
             outcome.set_running_or_notify_cancel()  # from now on no waiter can cancel it
             # A task of its own, because the first caller may be cancelled while others wait.
-            self._shutdown_task = asyncio.get_running_loop().create_task(
+            self._shutdown_task = create_stubborn_task(
                 self._shut_down(seconds, outcome), context=_lane_context(), name="asynctrace shutdown"
             )
         return await asyncio.shield(asyncio.wrap_future(outcome))
@@ -265,7 +266,7 @@ class Tracer(Recorder):
             self._log.close("after_shutdown")
             _registry.remove(self)
             try:
-                await self._delivery.finish("shutdown")
+                await self._delivery.finish("shutdown", max(_GRACE, min(_CLOSE_TIMEOUT, deadline - loop.time())))
             finally:
                 receipt = self.receipt()
                 if not receipt.complete and receipt.ended:
@@ -273,7 +274,7 @@ class Tracer(Recorder):
                 outcome.set_result(receipt)
 
     async def _deliver_the_rest(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._delivery.press(self._log.appended)
+        self._delivery.press(self._log.appended, deadline - loop.time())
         await self._open_spans_ended(deadline, loop)
         grace = _GRACE if self._cut_open() else 0.0
         try:

@@ -29,6 +29,7 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import accumulate
 
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
@@ -77,8 +78,10 @@ class SpanLog:
         self._closed_for: str | None = None
         self._refused: dict[str, int] = {}
         self._segments: deque[Segment] = deque()
+        self._spare: Segment | None = None
         self._held_bytes = 0
         self._settled = 0
+        self._furthest = 0
         self._stored = 0
         self.first = 0
         """The oldest record that is still held."""
@@ -116,17 +119,29 @@ class SpanLog:
                 while not self.append_nowait(record):
                     await self._wait_for_room(loop)
         except TimeoutError:
-            self._append_or_refuse(record)
+            self.append_or_refuse(record)
         except asyncio.CancelledError:
-            self._append_or_refuse(record)
+            self.append_or_refuse(record)
             raise
 
     def append_sync(self, record: bytes) -> None:
         """`append()` for a thread without a running event loop; inside one it does not wait."""
-        if asyncio._get_running_loop() is None:
-            with self._room:
-                self._room.wait_for(self._has_room, self._patience())
-        self._append_or_refuse(record)
+        stored = False
+
+        def store() -> bool:
+            nonlocal stored
+            stored = stored or self.append_nowait(record)
+            return stored
+
+        with self._room:  # held from the look to the append, so that nobody takes the room in between
+            patience = self._patience() if asyncio._get_running_loop() is None else 0.0
+            if not self._room.wait_for(store, patience):
+                self.refuse("refused")
+
+    def append_or_refuse(self, record: bytes) -> None:
+        """Store `record` if there is room now, else count it as `refused`."""
+        if not self.append_nowait(record):
+            self.refuse("refused")
 
     def refuse(self, reason: str) -> None:
         """Count one record that never reached the log."""
@@ -155,13 +170,13 @@ class SpanLog:
 
     @wake_at.setter
     def wake_at(self, number: int) -> None:
-        self._wake_at = number
-        self._set_stage_limit()
+        with self._lock:
+            self._wake_at = number
+            self._set_stage_limit()
 
     def refused(self) -> dict[str, int]:
         """Records that never reached the log, by reason."""
-        with self._lock:
-            return dict(self._refused)
+        return self.totals()[1]
 
     def totals(self) -> tuple[int, dict[str, int]]:
         """(`appended`, `refused()`) of one instant."""
@@ -191,9 +206,11 @@ class SpanLog:
                 break
         return slices, count
 
-    def release(self, settled: int) -> None:
-        """Every reader is past `settled`: free what lies wholly below it and let waiting appends go on."""
+    def release(self, settled: int, furthest: int | None = None) -> None:
+        """Every reader is past `settled`, and one of them past `furthest`: free what lies wholly below `settled`, and let
+        waiting appends go on. Below `furthest` only readers that lag behind have something to lose (see `_evict()`)."""
         with self._lock:
+            self._furthest = max(self._furthest, settled, furthest or 0)
             self._settled = max(self._settled, settled)
             while len(self._segments) > 1 and self._segments[1].base <= settled:
                 self._free_oldest()
@@ -216,8 +233,7 @@ class SpanLog:
         """Bytes of the records from `number` on."""
         total = 0
         for segment, used in self._segments_from(number):
-            start = segment.start_of(max(0, number - segment.base)) if number - segment.base < used else 0
-            total += max(0, segment.start_of(used) - start)
+            total += segment.start_of(used) - segment.start_of(min(used, max(0, number - segment.base)))
         return total
 
     @property
@@ -278,6 +294,8 @@ class SpanLog:
         """Make room for a record of `size` bytes; False when it was refused, and counted."""
         if self._closed_for is not None:
             self._count_refused(self._closed_for)
+        elif size > self._capacity_bytes:
+            self._count_refused("oversize")
         elif (self._end + size > self._capacity or self._stored >= self._stop_at) and not self._make_room(size):
             self._count_refused("refused")
         else:
@@ -289,10 +307,8 @@ class SpanLog:
         self._stage_limit = 1 if self._waits or until_wake < 1 else min(until_wake, _MOST_STAGED)
 
     def _make_room(self, size: int) -> bool:
-        if self._spans_are_full():
-            if not isinstance(self._when_full, DropOldest):
-                return False
-            self.first = self._stored + 1 - (self._capacity_spans or 0)
+        if self._spans_are_full() and not self._step_first():
+            return False
         if not self._segments:
             return self._roll(size)
         if self._end + size <= self._capacity and self._stored < self._base + self._segments[-1].slots:
@@ -309,9 +325,8 @@ class SpanLog:
         while self._segments and self._held_bytes + wanted > self._capacity_bytes:
             if not self._evict():
                 return False
-        try:
-            segment = Segment(self._stored, wanted)
-        except OSError:
+        segment = self._new_segment(wanted)
+        if segment is None:
             return False
         self._segments.append(segment)
         self._held_bytes += segment.capacity
@@ -322,8 +337,29 @@ class SpanLog:
         self._reopen()
         return True
 
+    def _new_segment(self, size: int) -> Segment | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.capacity >= size and spare.reuse(self._stored):
+            return spare
+        try:
+            return Segment(self._stored, size)
+        except OSError:
+            return None
+
+    def _step_first(self) -> bool:
+        """Give up the oldest record for a new one, if the policy says so; False when it does not."""
+        first = self._stored + 1 - (self._capacity_spans or 0)
+        if not self._may_evict(first):
+            return False
+        self.first = first
+        while len(self._segments) > 1 and self._segments[1].base <= first:
+            self._free_oldest()
+        return True
+
     def _evict(self) -> bool:
-        if not isinstance(self._when_full, DropOldest):
+        """Give up the oldest segment, if the policy says so; False when it does not."""
+        following = self._segments[1].base if len(self._segments) > 1 else self._stored
+        if not self._may_evict(following):
             return False
         if len(self._segments) > 1:
             self._free_oldest()
@@ -331,11 +367,20 @@ class SpanLog:
             self._free_all()
         return True
 
+    def _may_evict(self, first: int) -> bool:
+        """A reader that hangs must not cost the others the newest records: what one reader is past may go."""
+        if isinstance(self._when_full, DropOldest):
+            return True
+        return isinstance(self._when_full, DropNewest) and first <= self._furthest
+
     def _free_oldest(self) -> None:
-        self._held_bytes -= self._segments.popleft().capacity
+        self._spare = self._segments.popleft()
+        self._held_bytes -= self._spare.capacity
         self.first = max(self.first, self._segments[0].base)
 
     def _free_all(self) -> None:
+        if self._segments:
+            self._spare = self._segments[-1]
         self._segments.clear()
         self._held_bytes = 0
         self.first = self._base = self._stored
@@ -357,10 +402,6 @@ class SpanLog:
             self._wake_at = 0  # the reader tells of the first loss
         self._refused[reason] = self._refused.get(reason, 0) + 1
 
-    def _append_or_refuse(self, record: bytes) -> None:
-        if not self.append_nowait(record):
-            self.refuse("refused")
-
     # Waiting for room --------------------------------------------------------------------------------------------
 
     def _patience(self) -> float:
@@ -369,9 +410,9 @@ class SpanLog:
     def _has_room_for(self, record: bytes) -> bool:
         with self._lock:
             self._store_staged()
-            if self._closed_for is not None:
-                return True  # it will be refused for that reason
             number, size = self._stored, len(record)
+            if self._closed_for is not None or size > self._capacity_bytes:
+                return True  # it will be refused for a reason that no waiting changes
             if self._segments and self._end + size <= self._capacity and number < self._stop_at:
                 return True
             return not self._spans_are_full() and (
@@ -391,7 +432,11 @@ class SpanLog:
             if self._has_room():
                 return
             self._waiters.append((loop, future))
-        await future
+        try:
+            await future
+        finally:
+            with self._lock, suppress(ValueError):
+                self._waiters.remove((loop, future))
 
     def _wake_waiters(self) -> None:
         self._room.notify_all()

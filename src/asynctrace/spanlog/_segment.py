@@ -32,15 +32,37 @@ _WORD = 8
 class Segment:
     """Memory for `slots` records of together at most `capacity` bytes; `base` is the number of its first record."""
 
-    __slots__ = ("base", "capacity", "payload", "slots", "words")
+    __slots__ = ("_memory", "base", "capacity", "payload", "slots", "words")
+
+    payload: memoryview
+    words: memoryview
 
     def __init__(self, base: int, capacity: int) -> None:
         self.base = base
         self.capacity = -(-capacity // _WORD) * _WORD
         self.slots = max(1, self.capacity // _BYTES_PER_SLOT)
-        memory = memoryview(
-            mmap.mmap(-1, self.capacity + self.slots * _WORD, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        )
+        size = self.capacity + self.slots * _WORD
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._lay_out()
+
+    def reuse(self, base: int) -> bool:
+        """Take the memory for new records; False, and it is of no use any more, while somebody holds a slice of it.
+
+        Its pages are mapped already: a fresh mapping costs a page fault for every 16 spans, a tenth of each span's cost.
+        Old directory words stay until they are overwritten; nobody reads above the number of records written since.
+        """
+        self.payload.release()
+        self.words.release()
+        try:
+            self._memory.resize(len(self._memory))  # refuses as long as a view of the mapping exists
+        except (BufferError, ValueError, OSError):
+            return False
+        self.base = base
+        self._lay_out()
+        return True
+
+    def _lay_out(self) -> None:
+        memory = memoryview(self._memory)
         self.payload = memory[: self.capacity]
         self.words = memory[self.capacity :].cast("Q")
 

@@ -137,9 +137,7 @@ class Exchange:
 
     def send_half(self, status: int = 200) -> None:
         """A good head and less of the body than it announces."""
-        head = (
-            f"HTTP/1.1 {status} Half\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000\r\n\r\n"
-        )
+        head = f"HTTP/1.1 {status} Half\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000\r\n\r\n"
         self.send_raw(head.encode() + b"\x0a")
         self.request.status = status
 

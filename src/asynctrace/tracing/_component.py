@@ -134,7 +134,7 @@ class ComponentTraceContext:
         else:
             record = self._leave(exc)
         if record is not None and not self._recorder._append_nowait(record):
-            await self._recorder._sink.append(record)
+            await self._recorder._append_waiting(record, exc)
 
     def __enter__(self) -> ComponentTraceContext:
         return self._enter()
@@ -190,6 +190,12 @@ class ComponentTraceContext:
             inner = inner._restore
         if inner is self:
             component_var.set(self._restore)
+            return
+        run = trace_var.get()
+        while run is not None:  # a run that was entered inside is left later: it must not bring this one back
+            if run._restore_component is self:
+                run._restore_component = self._restore
+            run = run._restore_run
 
     # Ending ------------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def _generator(template: Template, function: Callable[..., Any]) -> Callable[...
             with template():
                 return (yield from function(*args, **kwargs))
 
-        return _step(body(), copy_context())
+        return (yield from _step(body(), copy_context()))
 
     return call
 

@@ -7,7 +7,7 @@ Nearly every component ends before the next 64 have begun; then noting it was on
 place in a dictionary for each cost four times as much, which is a twentieth of the whole span.
 
 Promises: an open component is found until it ends; an open component whose handle is lost is held for at most 64 entries
-more, and not beyond a `flush()`; what is kept for ended ones is bounded.
+more, and not beyond a `flush()` or a full garbage collection; what is kept for ended ones is bounded.
 """
 
 from __future__ import annotations

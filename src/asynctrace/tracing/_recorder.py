@@ -23,7 +23,7 @@ from ._masking import Masker, MaskOption
 from ._open_spans import MOST_RECENT, OpenSpans
 from ._run import TraceContext
 from ._sampling import ALWAYS_ON, AlwaysOff, Sampler
-from ._scope import Suppressed, component_var, current_component, current_trace, suppress, trace_var
+from ._scope import Suppressed, component_var, current_trace, suppress, trace_var
 from ._shape import Shape, parse_kind
 from ._unrecorded import Nothing, Unrecorded
 
@@ -132,8 +132,7 @@ class Recorder:
         self._is_thinned = self._off
         """True once anything was not recorded: until then `trace_component` need not look."""
         self._shadow: Any = _NoRecorder(self)
-        self._nothing: ComponentTraceContext = self._blank(Nothing, Shape("", None, SpanKind.INTERNAL, ""))
-        self._nothing._recorder = self._shadow
+        self._nothing: ComponentTraceContext = self._make_nothing(Shape("", None, SpanKind.INTERNAL, ""))
 
     # Opening -----------------------------------------------------------------------------------------------------
 
@@ -154,13 +153,16 @@ class Recorder:
 
         `context` is a remote caller's, from `extract()`: the run continues its trace. Raises `TypeError`.
         """
-        _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
-        tags = () if tags is None else tags
-        _check_tags(tags)
+        if not (run_id is None and session_id is None and user_id is None and project is None):
+            _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
+        if tags is None:
+            tags = ()
+        else:
+            _check_tags(tags)
         check_metadata(metadata)
         if context is not None and not isinstance(context, TraceContext):
             raise TypeError(f"context is a TraceContext, from extract(headers), not {type(context).__name__}")
-        shape = self._shape(name, None, None)
+        shape = (self._shapes.get(name) if isinstance(name, str) else None) or self._shape(name, None, None)
         run = TraceContext(
             name=name,
             run_id=run_id,
@@ -208,7 +210,7 @@ class Recorder:
         if shape is None:
             shape = self._shape(name, type, kind)
         if self._is_thinned and self._is_unrecorded_here():
-            return self._nothing
+            return shape.nothing or self._make_nothing(shape, inputs, metadata, attributes, links)
         component = _new(ComponentTraceContext)
         component._recorder = self
         component._shape = shape
@@ -262,13 +264,15 @@ class Recorder:
 
     def current_trace(self) -> TraceContext | None:
         """The current run, if it is this tracer's."""
-        run = current_trace()
-        return run if run is not None and run._recorder in (self, self._shadow) else None
+        scope = self._nearest(component_var.get(), trace_var.get())
+        if isinstance(scope, ComponentTraceContext):
+            return scope.trace
+        return scope if isinstance(scope, TraceContext) else None
 
     def current_component(self) -> ComponentTraceContext | None:
         """The current component, if it is this tracer's."""
-        component = current_component()
-        return component if component is not None and component._recorder in (self, self._shadow) else None
+        scope = self._nearest(component_var.get(), trace_var.get())
+        return scope if isinstance(scope, ComponentTraceContext) else None
 
     def add_log(self, message: str, /, **fields: object) -> None:
         """`add_log()` of the current component, or of the current run; outside both it does nothing."""
@@ -438,6 +442,17 @@ class Recorder:
         component._state = NEW
         return component
 
+    def _make_nothing(self, shape: Shape, *given: Any) -> Nothing:
+        """It keeps what was given, uncaptured: it may decorate a function that will be recorded at other times."""
+        nothing: Nothing = self._blank(Nothing, shape)
+        nothing._recorder = self._shadow
+        if any(part is not None for part in given):
+            nothing._given = dict(zip(("inputs", "metadata", "attributes", "links"), given, strict=True))
+        else:
+            nothing._given = None
+            shape.nothing = nothing
+        return nothing
+
     def _shape(self, name: str, component_type: str | None, kind: SpanKind | str | None) -> Shape:
         if not isinstance(name, str):
             hint = "trace_component('name')(function)" if callable(name) else "trace_component('name')"
@@ -478,6 +493,9 @@ class Recorder:
     def _template_of(self, component: ComponentTraceContext) -> Callable[[], ComponentTraceContext]:
         """Makes components like this one, which is never entered itself, for a decorated function."""
         shape, attributes, extras = component._shape, component._attributes, component._extras
+        if isinstance(component, Nothing) and component._given is not None:
+            given = component._given
+            return lambda: self._latest().trace_component(shape.name, type=shape.type, kind=shape.kind, **given)
 
         def fresh() -> ComponentTraceContext:
             recorder = self._latest()
@@ -500,14 +518,13 @@ class Recorder:
             return component._extras
 
     def _describe_run(self, run: TraceContext, root: ComponentTraceContext) -> None:
-        for key, value in (
-            ("asynctrace.run.name", run.name),
-            ("asynctrace.run.id", run.run_id),
-            ("asynctrace.project", run.project),
-            ("tag.tags", list(run.tags) or None),
-        ):
-            if value is not None:
-                root._attributes[key] = self._encode_attribute(key, value)
+        root.set_attribute("asynctrace.run.name", run.name)
+        if run.run_id is not None:
+            root.set_attribute("asynctrace.run.id", run.run_id)
+        if run.project is not None:
+            root.set_attribute("asynctrace.project", run.project)
+        if run.tags:
+            root.set_attribute("tag.tags", run.tags)
         if run.metadata:
             self._extras_of(root).put("metadata", self._encode_metadata(run.metadata))
 
@@ -593,6 +610,13 @@ class Recorder:
 
     def _mask_text(self, text: str) -> str:
         return self._capture.text(text, self._limits.attribute_bytes)
+
+    async def _append_waiting(self, record: bytes, exc: BaseException | None) -> None:
+        """The span log is full, and the policy is to wait; a cancellation is not made to wait."""
+        if isinstance(exc, self._cancelled_types):
+            self._sink.append_or_refuse(record)
+        else:
+            await self._sink.append(record)
 
     def _cut_record(self, body: bytes) -> bytes:
         """The record of a span that is over `Limits.span_bytes`: its largest texts give way to markers."""

@@ -92,10 +92,22 @@ class TraceContext:
         if trace_var.get() is self:
             trace_var.set(self._restore_run)
             component_var.set(self._restore_component)
+        else:
+            self._step_aside()
         root = self._root
         if root is None:
             return None
         return root._leave(exc)
+
+    def _step_aside(self) -> None:
+        """Left while a run inside is current: that one must not bring this one back."""
+        inner = trace_var.get()
+        while inner is not None:
+            if inner._restore_run is self:
+                inner._restore_run = self._restore_run
+                if inner._restore_component is None:
+                    inner._restore_component = self._restore_component
+            inner = inner._restore_run
 
     async def __aenter__(self) -> TraceContext:
         return self._enter()
@@ -107,7 +119,7 @@ class TraceContext:
         if record is not None and self._root is not None:
             recorder = self._root._recorder
             if not recorder._append_nowait(record):
-                await recorder._sink.append(record)
+                await recorder._append_waiting(record, exc)
 
     def __enter__(self) -> TraceContext:
         return self._enter()
@@ -165,6 +177,8 @@ class TraceContext:
 
     def _encode_common(self, recorder: Recorder) -> None:
         """What every span of the run carries: `session.id`, `user.id`."""
+        if self.session_id is None and self.user_id is None:
+            return
         fields = (("session.id", self.session_id), ("user.id", self.user_id))
         self._common = b"".join(
             encode_attribute(b"\x4a", key, recorder._capture.attribute(value, key))

@@ -48,16 +48,19 @@ def current_component() -> ComponentTraceContext | None:
 
 
 class suppress:
-    """A region in which nothing is traced: `with suppress(): …`, also `async with`."""
+    """A region in which nothing is traced: `with suppress(): …`, also `async with`. May be entered again inside."""
 
     __slots__ = ("_restore",)
 
+    def __init__(self) -> None:
+        self._restore: list[ComponentTraceContext | Suppressed | None] = []
+
     def __enter__(self) -> None:
-        self._restore = component_var.get()
+        self._restore.append(component_var.get())
         component_var.set(SUPPRESSED)
 
     def __exit__(self, *exc_info: object) -> None:
-        component_var.set(self._restore)
+        component_var.set(self._restore.pop())
 
     async def __aenter__(self) -> None:
         self.__enter__()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .._contracts import Ending, SpanKind
 from ..wire import encode_attribute, length_delimited
 from ..wire._values import encode_text
 from ._endings import TAILS
+
+if TYPE_CHECKING:
+    from ._unrecorded import Nothing
 
 __all__ = ["Shape", "parse_kind"]
 
@@ -18,12 +21,13 @@ class Shape:
     """`encoded` holds the fields name and kind of a `Span`, the attribute `openinference.span.kind`, and the tag of the
     start time that follows it; `ended_ok` also the status and attribute of a span that ended `ok`, which most do."""
 
-    __slots__ = ("encoded", "ended_ok", "kind", "name", "type")
+    __slots__ = ("encoded", "ended_ok", "kind", "name", "nothing", "type")
 
     def __init__(self, name: str, component_type: str | None, kind: SpanKind, wire_name: str) -> None:
         self.name = name
         self.type = component_type
         self.kind = kind
+        self.nothing: Nothing | None = None
         self.encoded = length_delimited(b"\x2a", encode_text(wire_name)) + bytes((0x30, kind))
         if component_type is not None:
             self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())

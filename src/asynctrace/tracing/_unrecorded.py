@@ -1,7 +1,7 @@
 """Components that are not recorded: the same face, no bytes, next to no cost.
 
 `Unrecorded` is the root of a trace that was sampled out (or a component in a suppressed region): it is current while it
-is entered, so that what happens inside is not recorded either. `Nothing` is one object for each recorder, handed out
+is entered, so that what happens inside is not recorded either. `Nothing` is one object for each shape, handed out
 where everything around is known not to be recorded; it touches no context.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._contracts import StatusCode
 from ._component import ENDED, ComponentTraceContext
@@ -61,9 +61,11 @@ class Unrecorded(ComponentTraceContext):
 
 
 class Nothing(Unrecorded):
-    """Shared; may be entered any number of times at once."""
+    """Shared by all components of one shape; may be entered any number of times at once."""
 
-    __slots__ = ()
+    __slots__ = ("_given",)
+
+    _given: dict[str, Any] | None  # the arguments of `trace_component()`, for a decorated function
 
     async def __aenter__(self) -> ComponentTraceContext:
         return self

@@ -1,0 +1,64 @@
+"""Tasks that do not die with the first cancellation.
+
+`asyncio.run()` cancels every task at its end, and waits for them: for most that is the end, for delivery it is the moment
+when what is left must still arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+__all__ = ["AtLeastOneStep", "create_stubborn_task"]
+
+
+class AtLeastOneStep(Coroutine[Any, Any, None]):
+    """A coroutine that a cancellation cannot end before it began: `asyncio.run(main())` may cancel a lane that was
+    created in the last step of `main()`. The early cancellation is told to `on_cancelled` instead."""
+
+    __slots__ = ("_coroutine", "_has_begun", "_on_cancelled")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], on_cancelled: Callable[[], None]) -> None:
+        self._coroutine = coroutine
+        self._on_cancelled = on_cancelled
+        self._has_begun = False
+
+    def send(self, value: Any) -> Any:
+        self._has_begun = True
+        return self._coroutine.send(value)
+
+    def throw(self, *exc_info: Any) -> Any:
+        if self._has_begun:
+            return self._coroutine.throw(*exc_info)
+        self._on_cancelled()
+        return self.send(None)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()
+
+
+def create_stubborn_task(work: Coroutine[Any, Any, None], *, context: Context, name: str) -> asyncio.Task[None]:
+    """A task of the running loop that does `work`, which is bounded in time; the first cancellation does not stop it,
+    the second does."""
+    loop = asyncio.get_running_loop()
+    inner = loop.create_task(work, context=context, name=name)
+    asyncio._unregister_task(inner)  # asyncio.run() sees, and waits for, the one around it
+    return loop.create_task(AtLeastOneStep(_outlast(inner), lambda: None), context=context, name=name)
+
+
+async def _outlast(inner: asyncio.Task[None]) -> None:
+    was_cancelled = False
+    while not inner.done():
+        try:
+            await asyncio.wait((inner,))
+        except asyncio.CancelledError:
+            if was_cancelled:
+                inner.cancel()
+            was_cancelled = True
+    if not inner.cancelled():
+        inner.result()
