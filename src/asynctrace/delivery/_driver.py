@@ -102,7 +102,8 @@ class LaneDriver:
         while not self._is_done():
             self._event.clear()
             try:
-                self._launch_due()
+                if self._loop.time() >= self._resume_at:
+                    self._launch_due()
                 await self._wait()
             except asyncio.CancelledError:
                 if cancelled or self._must_close:
@@ -117,7 +118,7 @@ class LaneDriver:
 
     def _launch_due(self) -> None:
         now = self._loop.time()
-        if now < self._resume_at or (self._leave_by is not None and now >= self._leave_by):
+        if self._leave_by is not None and now >= self._leave_by:
             return
         while (window := self.lane.take(self._loop.time())) is not None:
             task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
@@ -129,10 +130,9 @@ class LaneDriver:
 
     async def _wait(self) -> None:
         now = self._loop.time()
-        delays = [self.lane.wait_time(now), None if self._leave_by is None else max(0.0, self._leave_by - now)]
+        waiting = self.lane.wait_time(now) if now >= self._resume_at else self._resume_at - now
+        delays = [waiting, None if self._leave_by is None else max(0.0, self._leave_by - now)]
         due = [delay for delay in delays if delay is not None]
-        if now < self._resume_at:
-            due = [self._resume_at - now]
         timer = self._loop.call_later(min(due), self._event.set) if due else None
         try:
             await self._event.wait()

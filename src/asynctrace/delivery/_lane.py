@@ -80,6 +80,18 @@ class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Answers other than accepted, by reason."""
 
 
+class _Books(msgspec.Struct, frozen=True):
+    """Replaced as a whole, so that a receipt taken by another thread balances."""
+
+    cursor: int = 0
+    cut: int = 0
+    """Records below it are in a window, or settled."""
+    rejected: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    ahead: dict[str, int] = {}
+    """Dropped above the cursor: nobody waits for them, although the cursor cannot pass them yet."""
+
+
 class Lane:
     """One exporter's cursor, windows and books."""
 
@@ -97,7 +109,7 @@ class Lane:
         self._random = random
         self._next = 0
         self._windows: deque[Window] = deque()
-        self._books: tuple[int, dict[str, int], dict[str, int], dict[str, int]] = (0, {}, {}, {})
+        self._books = _Books()
         self._waiting_since: float | None = None
         self._not_before = 0.0
         self._deadline = 0.0
@@ -300,6 +312,7 @@ class Lane:
         window = Window(self._next, count, payload)
         self._windows.append(window)
         self._next += count
+        self._books = msgspec.structs.replace(self._books, cut=self._next)
         self._waiting_since = now if self._log.appended > self._next else None
         return window
 
@@ -316,11 +329,9 @@ class Lane:
     def _lose(self, count: int, reason: str) -> None:
         self._windows.append(Window.lost(self._next, count, reason))
         self._next += count
-        cursor, rejected, dropped, _ = self._books
-        self._books = (cursor, rejected, dropped, self._lost_ahead())
+        self._books = msgspec.structs.replace(self._books, cut=self._next, ahead=self._lost_ahead())
 
     def _lost_ahead(self) -> dict[str, int]:
-        """What was dropped above the cursor: nobody waits for it, although the cursor cannot pass it yet."""
         ahead: dict[str, int] = {}
         for window in self._windows:
             _add(ahead, window.dropped)
@@ -334,36 +345,38 @@ class Lane:
 
     def _pass(self) -> None:
         """Move the cursor over settled windows, taking what they lost into the books."""
-        _, rejected, dropped, _ = self._books
         if not (self._windows and self._windows[0].state is WindowState.SETTLED):
             return
-        rejected, dropped = dict(rejected), dict(dropped)
+        rejected, dropped = dict(self._books.rejected), dict(self._books.dropped)
         cursor = self.cursor
         while self._windows and self._windows[0].state is WindowState.SETTLED:
             window = self._windows.popleft()
             cursor = window.end
             _add(rejected, window.rejected)
             _add(dropped, window.dropped)
-        # One assignment, so that a receipt taken by another thread balances.
-        self._books = (cursor, rejected, dropped, self._lost_ahead())
+        self._books = _Books(cursor, self._next, rejected, dropped, self._lost_ahead())
         self.cursor = cursor
 
     # Books -------------------------------------------------------------------------------------------------------
 
     def receipt(self, appended: int, refused: dict[str, int]) -> LaneReceipt:
         """The balance, given how many records the log took and refused; safe from any thread."""
-        cursor, rejected, lost, ahead = self._books
+        books = self._books
+        rejected = books.rejected
+        ahead = dict(books.ahead)
+        if evicted := max(0, self._log.first - books.cut):  # the lane will notice when it runs again
+            _add(ahead, {"evicted": evicted})
         lost_ahead = sum(ahead.values())
-        appended = max(appended, cursor + lost_ahead)
+        appended = max(appended, books.cursor + lost_ahead)
         dropped: dict[str, int] = {}
-        for part in (lost, ahead, refused):
+        for part in (books.dropped, ahead, refused):
             _add(dropped, part)
         return LaneReceipt(
             ended=appended + sum(refused.values()),
-            accepted=cursor - sum(rejected.values()) - sum(lost.values()),
+            accepted=books.cursor - sum(rejected.values()) - sum(books.dropped.values()),
             rejected=sum(rejected.values()),
             dropped=sum(dropped.values()),
-            pending=appended - cursor - lost_ahead,
+            pending=appended - books.cursor - lost_ahead,
             rejected_by_reason=dict(rejected),
             dropped_by_reason=dropped,
         )
