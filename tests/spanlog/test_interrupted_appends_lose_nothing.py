@@ -140,9 +140,6 @@ def test_the_check_of_nested_appends_notices(fault: MakeLog) -> None:
         check_all()
 
 
-@pytest.mark.xfail(
-    reason="an append that interrupts a store calls on_ready while its thread holds the lock", strict=True
-)
 def test_on_ready_is_called_outside_the_lock_also_from_an_append_inside_an_append() -> None:
     state: dict[str, Any] = {}
     inside: list[int] = []
@@ -215,15 +212,7 @@ def broken_by_an_interrupt(make: MakeLog, name: str) -> Iterator[str]:
             yield f"{where}: {error!r}"[:200]
 
 
-_HALF_WAY = pytest.mark.xfail(
-    reason="an exception inside _roll() or _free_oldest() leaves held_bytes and first behind the segments", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=_HALF_WAY if name in ("about_to_roll", "about_to_evict") else ()) for name in SITUATIONS],
-)
+@pytest.mark.parametrize("name", SITUATIONS)
 def test_an_interrupt_at_every_instant_where_a_handler_may_raise(name: str) -> None:
     assert list(broken_by_an_interrupt(SpanLog, name)) == []
 

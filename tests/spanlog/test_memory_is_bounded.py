@@ -129,7 +129,6 @@ def test_the_checks_notice(check: Callable[[MakeLog], None], fault: MakeLog) -> 
         check(fault)
 
 
-@pytest.mark.xfail(reason="a record above capacity_bytes is stored when the log is empty", strict=True)
 @pytest.mark.parametrize("policy", [DropNewest(), DropOldest()])
 def test_a_record_larger_than_the_whole_log_is_refused(policy: DropNewest | DropOldest) -> None:
     log = make_log(8_192, when_full=policy)
@@ -138,7 +137,6 @@ def test_a_record_larger_than_the_whole_log_is_refused(policy: DropNewest | Drop
     assert log.peak_bytes <= 8_192
 
 
-@pytest.mark.xfail(reason="segments below `first` are kept until the bytes are used up", strict=True)
 def test_the_bound_of_spans_also_bounds_the_memory_under_drop_oldest() -> None:
     log = make_log(1 << 20, when_full=DropOldest(), capacity_spans=100)
     for i in range(4_000):
@@ -234,7 +232,6 @@ def test_close_stores_what_is_staged() -> None:
         check_close_keeps_the_stage(faulty.CloseForgetsTheStage)
 
 
-@pytest.mark.xfail(reason="refused() does not look at what is staged", strict=True)
 def test_refused_sees_what_is_staged() -> None:
     log = make_log()
     log.close("after_shutdown")

@@ -167,7 +167,6 @@ def test_bytes_above_counts_the_records_from_a_number_on(records: int) -> None:
     assert [log.bytes_above(i) for i in range(records)] == [sum(sizes[i:]) for i in range(records)]
 
 
-@pytest.mark.xfail(reason="bytes_above(appended) is the size of the whole last segment", strict=True)
 def test_no_bytes_are_above_the_end() -> None:
     log = make_log()
     log.append_nowait(make_record(0))

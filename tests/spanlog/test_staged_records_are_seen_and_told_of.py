@@ -223,7 +223,6 @@ def lost_wakes_at_any_instant(make: MakeLog) -> list[str]:
     return lost
 
 
-@pytest.mark.xfail(reason="the setter of wake_at writes the stage limit without the lock", strict=True)
 def test_no_wake_is_lost_whenever_the_reader_asks() -> None:
     assert lost_wakes_at_any_instant(SpanLog) == []
 

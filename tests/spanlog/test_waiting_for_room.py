@@ -214,14 +214,10 @@ assert log.refused() == {"refused": 1}
 """
 
 
-@pytest.mark.xfail(
-    reason="append() spins without awaiting: _has_room() knows no size", raises=subprocess.TimeoutExpired, strict=True
-)
 def test_waiting_with_a_record_larger_than_a_segment_lets_the_loop_go_on() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(_LARGE)], check=True, timeout=3.0)
 
 
-@pytest.mark.xfail(reason="append_sync() asks _has_room(), which knows no size, and gives up at once", strict=True)
 def test_a_thread_with_a_record_larger_than_a_segment_waits_too() -> None:
     log = make_log(80_000, when_full=WaitForRoom(timeout=5.0))
     while log.held_bytes < 60_000:
@@ -244,7 +240,6 @@ def test_a_thread_with_a_record_larger_than_a_segment_waits_too() -> None:
     assert log.totals() == (before + 1, {})
 
 
-@pytest.mark.xfail(reason="futures of waits that ended stay in _waiters until the next release()", strict=True)
 async def test_waits_that_ended_leave_nothing_behind() -> None:
     log = full_log(0.001)
     for i in range(50):
@@ -253,9 +248,6 @@ async def test_waits_that_ended_leave_nothing_behind() -> None:
     assert len(log._waiters) <= 1
 
 
-@pytest.mark.xfail(
-    reason="between _has_room() and the append another thread takes the room, and then nobody waits", strict=True
-)
 def test_many_threads_that_wait_at_once_lose_nothing() -> None:
     log = make_log(when_full=WaitForRoom(timeout=20.0), capacity_spans=3)
     n, each = 8, 250

@@ -109,6 +109,7 @@ async def test_json_and_compressed_bodies_are_read() -> None:
         (b"no zstd", {"content_encoding": "zstd"}),
         (b"", {"content_encoding": "snappy"}),
     ],
+    ids=["bytes", "json", "gzip", "cut gzip", "zstd", "snappy"],
 )
 async def test_a_body_that_is_no_otlp_gets_400_and_is_kept(body, headers) -> None:
     async with FaultServer() as server:

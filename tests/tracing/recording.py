@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from typing import Any
@@ -41,6 +42,9 @@ class ListSink:
     def append_sync(self, record: bytes) -> None:
         raise AssertionError("there is always room")
 
+    def append_or_refuse(self, record: bytes) -> None:
+        self.append_nowait(record)
+
     def refuse(self, reason: str) -> None:
         self.refused.append(reason)
 
@@ -74,6 +78,11 @@ class Recording:
     @property
     def spans(self) -> tuple[Span, ...]:
         return decode_records(self.sink.records)
+
+    def collect(self) -> None:
+        """A full garbage collection, before which a tracer lets go of the components it holds."""
+        self.tracer._open.sift()
+        gc.collect()
 
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans if span.name == name]

@@ -96,6 +96,7 @@ async def test_a_hundred_thousand_runs_leave_no_memory_task_thread_or_object_beh
     assert sink.count == 2 * (RUNS + RUNS // 10)
     assert (len(asyncio.all_tasks()), threading.active_count()) == (tasks, threads)
     assert len(subject.tracer._open) == 0
+    gc.collect()
     assert not [left for left in gc.get_objects() if type(left).__name__ in ("ComponentTraceContext", "TraceContext")]
 
 

@@ -94,9 +94,7 @@ HARMLESS = [
 
 
 def leaks(masker: Masker) -> list[str]:
-    return [
-        name for name, (text, core) in SECRETS.items() if core in masker.mask_text(f"before {text} after")
-    ]
+    return [name for name, (text, core) in SECRETS.items() if core in masker.mask_text(f"before {text} after")]
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES.split())
@@ -126,9 +124,7 @@ def test_an_ordinary_text_is_returned_as_it_is(text: str) -> None:
 
 def test_what_stands_around_a_secret_stays() -> None:
     masker = Masker()
-    assert (
-        masker.mask_text("postgres://bob:hunter2@db.example/shop") == f"postgres://{MASKED}@db.example/shop"
-    )
+    assert masker.mask_text("postgres://bob:hunter2@db.example/shop") == f"postgres://{MASKED}@db.example/shop"
     assert masker.mask_text("?token=abc9&q=tea") == f"?token={MASKED}&q=tea"
     assert masker.mask_text("pay 4111 1111 1111 1111 now") == f"pay {MASKED} now"
     assert masker.mask_text('{"password": "a b", "q": "tea"}') == f'{{"password": "{MASKED}", "q": "tea"}}'

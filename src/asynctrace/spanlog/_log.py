@@ -37,13 +37,12 @@ from ._segment import SEGMENT_BYTES, Segment
 
 __all__ = ["SpanLog"]
 
-_NEVER = 1 << 62
-"""A record number that is never reached."""
-
 _SEGMENTS_IN_CAPACITY = 8
 """A small log is still made of several segments, so that room comes back in parts."""
 
 _SMALLEST_SEGMENT = 4096
+
+_NO_MEMORY = memoryview(b"")
 
 _MOST_STAGED = 64
 """More save no more time: the lock is a small part of storing this many."""
@@ -79,18 +78,16 @@ class SpanLog:
         self._refused: dict[str, int] = {}
         self._segments: deque[Segment] = deque()
         self._spare: Segment | None = None
-        self._held_bytes = 0
+        self._floor = 0
         self._settled = 0
         self._furthest = 0
         self._stored = 0
-        self.first = 0
-        """The oldest record that is still held."""
         self.peak_bytes = 0
         """The most memory ever held by segments."""
         self._wake_at = 1
         self._stage_limit = 1
         # The open segment, unpacked for the hot path.
-        self._payload = self._words = memoryview(b"")
+        self._payload = self._words = _NO_MEMORY
         self._base = self._end = self._capacity = self._stop_at = 0
 
     # Appending ---------------------------------------------------------------------------------------------------
@@ -103,8 +100,6 @@ class SpanLog:
         staged.append(record)
         if len(staged) >= self._stage_limit or len(record) > _LARGE_RECORD:
             self._store_staged()
-            if self._stored >= self._wake_at:
-                self._on_ready()
         return True
 
     async def append(self, record: bytes) -> None:
@@ -117,7 +112,7 @@ class SpanLog:
         try:
             async with asyncio.timeout(self._patience()):
                 while not self.append_nowait(record):
-                    await self._wait_for_room(loop)
+                    await self._wait_for_room(loop, record)
         except TimeoutError:
             self.append_or_refuse(record)
         except asyncio.CancelledError:
@@ -126,17 +121,14 @@ class SpanLog:
 
     def append_sync(self, record: bytes) -> None:
         """`append()` for a thread without a running event loop; inside one it does not wait."""
-        stored = False
-
-        def store() -> bool:
-            nonlocal stored
-            stored = stored or self.append_nowait(record)
-            return stored
-
-        with self._room:  # held from the look to the append, so that nobody takes the room in between
-            patience = self._patience() if asyncio._get_running_loop() is None else 0.0
-            if not self._room.wait_for(store, patience):
-                self.refuse("refused")
+        patience = self._patience() if asyncio._get_running_loop() is None else 0.0
+        with self._room:  # held from the look to the store, so that nobody takes the room in between
+            if self._room.wait_for(lambda: self._has_room_for(record), patience):
+                self._staged.append(record)
+                self._store_locked()
+            else:
+                self._count_refused("refused")
+        self._tell_reader()
 
     def append_or_refuse(self, record: bytes) -> None:
         """Store `record` if there is room now, else count it as `refused`."""
@@ -151,7 +143,7 @@ class SpanLog:
     def close(self, reason: str) -> None:
         """From now on every record is refused for `reason`."""
         with self._lock:
-            self._store_staged()
+            self._store_locked()
             self._closed_for = reason
             self._stop_at = 0
             self._set_stage_limit()
@@ -180,8 +172,9 @@ class SpanLog:
 
     def totals(self) -> tuple[int, dict[str, int]]:
         """(`appended`, `refused()`) of one instant."""
+        self._store_staged()
         with self._lock:
-            return self.appended, dict(self._refused)
+            return self._stored, dict(self._refused)
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -218,6 +211,7 @@ class SpanLog:
                 self._free_all()
             self._reopen()
             self._wake_waiters()
+        self._tell_reader()
 
     def last_number_of(self, trace_id: bytes, above: int) -> int | None:
         """The newest record not below `above` that belongs to `trace_id` (16 bytes), or None."""
@@ -238,8 +232,17 @@ class SpanLog:
 
     @property
     def held_bytes(self) -> int:
-        """Memory held by segments."""
-        return self._held_bytes
+        """Memory held by segments, in bytes."""
+        with self._lock:
+            return sum(segment.capacity for segment in self._segments)
+
+    @property
+    def first(self) -> int:
+        """The oldest record that is still held."""
+        try:
+            return max(self._floor, self._segments[0].base)
+        except IndexError:
+            return self._stored
 
     # Below the lock ----------------------------------------------------------------------------------------------
 
@@ -248,15 +251,26 @@ class SpanLog:
             return
         with self._lock:
             if self._storing:
-                return
-            self._storing = True
-            try:
-                while self._staged:
-                    if not self._store_together(self._staged[:]):
-                        self._store_one(self._staged[0])
-            finally:
-                self._storing = False
-                self._set_stage_limit()
+                return  # interrupted by us: it stores this record too, and tells the reader
+            self._store_locked()
+        self._tell_reader()
+
+    def _store_locked(self) -> None:
+        if self._storing:
+            return
+        self._storing = True
+        try:
+            while self._staged:
+                if not self._store_together(self._staged[:]):
+                    self._store_one(self._staged[0])
+        finally:
+            self._storing = False
+            self._set_stage_limit()
+
+    def _tell_reader(self) -> None:
+        """Not inside the lock: there we have interrupted a call of our own thread, which tells on its way out."""
+        if self._stored >= self._wake_at and not self._lock._is_owned():  # type: ignore[attr-defined]
+            self._on_ready()
 
     def _store_together(self, records: list[bytes]) -> bool:
         """Store all of them in the open segment; False when there is no room for all."""
@@ -322,17 +336,18 @@ class SpanLog:
 
     def _roll(self, size: int) -> bool:
         wanted = max(self._segment_bytes, size)
-        while self._segments and self._held_bytes + wanted > self._capacity_bytes:
+        while self._segments and self.held_bytes + wanted > self._capacity_bytes:
             if not self._evict():
                 return False
         segment = self._new_segment(wanted)
         if segment is None:
             return False
-        self._segments.append(segment)
-        self._held_bytes += segment.capacity
-        self.peak_bytes = max(self.peak_bytes, self._held_bytes)
+        # No call stands between these lines and the end of append(): an exception that a signal handler raises finds
+        # the fields and the segments of one mind. The rest may be missed; it is made up for by the next append.
         self._payload, self._words = segment.payload, segment.words
-        self._base, self._end, self._capacity = segment.base, 0, segment.capacity
+        self._base, self._end, self._capacity, self._stop_at = segment.base, 0, segment.capacity, 0
+        self._segments.append(segment)
+        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         self._wake_at = min(self._wake_at, self._stored)  # a segment is full
         self._reopen()
         return True
@@ -351,7 +366,7 @@ class SpanLog:
         first = self._stored + 1 - (self._capacity_spans or 0)
         if not self._may_evict(first):
             return False
-        self.first = first
+        self._floor = first
         while len(self._segments) > 1 and self._segments[1].base <= first:
             self._free_oldest()
         return True
@@ -375,17 +390,14 @@ class SpanLog:
 
     def _free_oldest(self) -> None:
         self._spare = self._segments.popleft()
-        self._held_bytes -= self._spare.capacity
-        self.first = max(self.first, self._segments[0].base)
 
     def _free_all(self) -> None:
         if self._segments:
             self._spare = self._segments[-1]
-        self._segments.clear()
-        self._held_bytes = 0
-        self.first = self._base = self._stored
-        self._payload = self._words = memoryview(b"")
+        self._payload = self._words = _NO_MEMORY  # and no call until the segments go, as above
+        self._base = self._stored
         self._end = self._capacity = self._stop_at = 0
+        self._segments.clear()
 
     def _reopen(self) -> None:
         """Set the number at which the hot path must think again."""
@@ -409,27 +421,20 @@ class SpanLog:
 
     def _has_room_for(self, record: bytes) -> bool:
         with self._lock:
-            self._store_staged()
+            self._store_locked()
             number, size = self._stored, len(record)
             if self._closed_for is not None or size > self._capacity_bytes:
                 return True  # it will be refused for a reason that no waiting changes
             if self._segments and self._end + size <= self._capacity and number < self._stop_at:
                 return True
             return not self._spans_are_full() and (
-                not self._segments or self._held_bytes + max(self._segment_bytes, size) <= self._capacity_bytes
+                not self._segments or self.held_bytes + max(self._segment_bytes, size) <= self._capacity_bytes
             )
 
-    def _has_room(self) -> bool:
-        if self._closed_for is not None:
-            return True
-        if self._spans_are_full():
-            return False
-        return self._held_bytes + self._segment_bytes <= self._capacity_bytes or not self._segments
-
-    async def _wait_for_room(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _wait_for_room(self, loop: asyncio.AbstractEventLoop, record: bytes) -> None:
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
-            if self._has_room():
+            if self._has_room_for(record):
                 return
             self._waiters.append((loop, future))
         try:
@@ -449,8 +454,8 @@ class SpanLog:
 
     def _segments_from(self, number: int) -> list[tuple[Segment, int]]:
         """The segments that hold records from `number` on, each with the number of its records."""
+        self._store_staged()
         with self._lock:
-            self._store_staged()
             found = []
             following = self._stored
             for segment in reversed(self._segments):
