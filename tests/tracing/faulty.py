@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import gc
 import inspect
 import itertools
 import time
@@ -98,6 +99,7 @@ class NaiveTracer:
 
     def __init__(self) -> None:
         self.run: ContextVar[Any] = ContextVar("run", default=None)
+        self.collect = gc.collect
         self.component: ContextVar[Any] = ContextVar("component", default=None)
         self.spans: list[Span] = []
 

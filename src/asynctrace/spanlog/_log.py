@@ -94,8 +94,8 @@ class SpanLog:
 
     def append_nowait(self, record: bytes) -> bool:
         """Store `record`, or count it as dropped. False only under `WaitForRoom`: full, and nothing counted yet."""
-        if self._waits and not self._has_room_for(record):
-            return False
+        if self._waits:
+            return self._append_if_room(record)
         staged = self._staged
         staged.append(record)
         if len(staged) >= self._stage_limit or len(record) > _LARGE_RECORD:
@@ -129,6 +129,15 @@ class SpanLog:
             else:
                 self._count_refused("refused")
         self._tell_reader()
+
+    def _append_if_room(self, record: bytes) -> bool:
+        with self._lock:
+            if not self._has_room_for(record):
+                return False
+            self._staged.append(record)
+            self._store_locked()
+        self._tell_reader()
+        return True
 
     def append_or_refuse(self, record: bytes) -> None:
         """Store `record` if there is room now, else count it as `refused`."""
