@@ -121,7 +121,7 @@ class Machine:
         self.now = 100.0
         self.draw = random.Random(seed)
         self.woken = True
-        self.evicts = isinstance(when_full, DropOldest)
+        self.drops_oldest = isinstance(when_full, DropOldest)
         self.log = make_log(
             capacity_bytes=capacity_bytes, capacity_spans=capacity_spans, when_full=when_full, on_ready=self._on_ready
         )
@@ -156,7 +156,7 @@ class Machine:
             raise Broken("take() never fails", repr(error)) from error
         cut = lane._next if window is None or window.first < before else window.first
         if cut > before:  # what was evicted before this lane cut it is lost, as soon as the lane looks
-            require(self.evicts and cut <= self.log.first, "only what was evicted is given up", (before, cut))
+            require(cut <= self.log.first, "only what was evicted is given up", (before, cut))
             model.lose_below(cut, "evicted")
         if window is None:
             self._wait(index)
@@ -252,10 +252,13 @@ class Machine:
     # What must hold ----------------------------------------------------------------------------------------------
 
     def _release(self) -> None:
-        settled = min(lane.cursor for lane in self.lanes)
-        self.log.release(settled)
-        if not self.evicts:
-            require(self.log.first <= settled, "nothing above a cursor is released", (self.log.first, settled))
+        cursors = [lane.cursor for lane in self.lanes]
+        first = self.log.first
+        self.log.release(min(cursors), max(cursors))
+        if not self.drops_oldest:
+            limit = max(first, min(cursors))  # evicted before, because a lane that hangs must not cost the others
+            require(self.log.first <= limit, "nothing above a cursor is released", (self.log.first, cursors))
+            require(first <= max(cursors), "nothing is evicted that no lane has settled", (first, cursors))
 
     def _check_bytes(self, window: Window) -> None:
         found = split(list(window.payload))  # type: ignore[arg-type]
@@ -263,7 +266,7 @@ class Machine:
         for number, record in enumerate(found, window.first):
             require(record == self.records[number_of(record)], "bytes come out as they went in", number)
             require(self.content.setdefault(number, record) == record, "a number names one record", number)
-            require(not self.evicts or number_of(record) == number, "records are numbered in order", number)
+            require(not self.drops_oldest or number_of(record) == number, "records are numbered in order", number)
 
     def _wait(self, index: int) -> None:
         """`take()` had nothing: the lane says when to look again, and asks to be told of appends."""

@@ -170,15 +170,15 @@ class BatchesGrowWithoutTheByteLimit(RepairedLane):
 
 @log("nothing above a cursor is released", "take() never fails", "bytes come out as they went in")
 class ReleasesTooEarly(SpanLog):
-    def release(self, settled: int) -> None:
-        super().release(settled)
+    def release(self, settled: int, furthest: int = 0) -> None:
+        super().release(settled, furthest)
         if len(self._segments) > 1:
             self._free_oldest()
 
 
 @log("what is settled is given back")
 class NeverReleases(SpanLog):
-    def release(self, settled: int) -> None:
+    def release(self, settled: int, furthest: int = 0) -> None:
         self._settled = max(self._settled, settled)
 
 

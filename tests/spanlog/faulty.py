@@ -37,15 +37,15 @@ class ReadsNothingOversized(SpanLog):
 
 
 class NeverFrees(SpanLog):
-    def release(self, settled: int) -> None:
+    def release(self, settled: int, furthest: int = 0) -> None:
         self._settled = max(self._settled, settled)
 
 
 class FreesTheSegmentOfTheCursor(SpanLog):
     """Frees a segment whose last records are not settled."""
 
-    def release(self, settled: int) -> None:
-        super().release(settled)
+    def release(self, settled: int, furthest: int = 0) -> None:
+        super().release(settled, furthest)
         if len(self._segments) > 1:
             self._free_oldest()
 
@@ -129,9 +129,8 @@ class CountsOnceMoreWhenInterrupted(SpanLog):
     """Takes a record off the stage in a step of its own, after it was stored."""
 
     def _store_one(self, record: bytes) -> None:
-        staged = list(self._staged)
         super()._store_one(record)
-        self._staged[:0] = staged[:1]
+        self._staged.insert(0, record)
         self._staged.pop(0)
 
 

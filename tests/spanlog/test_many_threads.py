@@ -33,8 +33,11 @@ def check_many_threads(make: MakeLog, n: int) -> None:
     errors: list[BaseException] = []
 
     def append(first: int) -> None:
-        for number in range(first, n, THREADS):
-            log.append_nowait(make_record(number, 60))
+        try:
+            for number in range(first, n, THREADS):
+                log.append_nowait(make_record(number, 60))
+        except BaseException as error:
+            errors.append(error)
 
     def read() -> None:
         try:

@@ -62,7 +62,6 @@ def test_a_run_keeps_both_limits_is_as_long_as_they_allow_and_has_at_least_one_r
     [
         (check_bytes_come_out_as_they_went_in, faulty.CutsOneRecordTooFew),
         (check_bytes_come_out_as_they_went_in, faulty.DropsWithoutCounting),
-        (check_bytes_come_out_as_they_went_in, faulty.KeepsTheStageToItself),
         (check_runs_keep_their_limits, faulty.CutsOneRecordTooFew),
         (check_runs_keep_their_limits, faulty.IgnoresTheByteLimit),
         (check_runs_keep_their_limits, faulty.StopsAtTheSegment),
