@@ -1,0 +1,84 @@
+"""A reader on one thread, an eviction or a release on another, at every instant of the read: what is read is what was
+asked for, or nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asynctrace.spanlog import DropOldest, SpanLog, WhenFull
+
+from .instants import every_instant
+from .records import make_log, make_record, number_of, split
+
+OURS, OTHER = b"\x07" * 16, b"\x09" * 16
+
+
+def breaches(
+    read: Callable[[SpanLog, int], object],
+    meanwhile: Callable[[SpanLog], object],
+    when_full: WhenFull | None,
+    allowed: Callable[[object, int], bool],
+) -> list[str]:
+    """Where `meanwhile()`, called by another thread at that instant of `read()`, makes it answer wrongly or fail."""
+    state: dict[str, Any] = {}
+    found: list[str] = []
+
+    def scenario() -> Callable[[], object]:
+        log = make_log(64_000, when_full=when_full)
+        for i in range(300):
+            log.append_nowait(make_record(i, 200, OURS))
+        log.totals()
+        state.update(log=log, first=log.first, answer=None)
+        return lambda: state.update(answer=read(log, state["first"]))
+
+    def act() -> None:
+        state["thread"] = threading.Thread(target=meanwhile, args=(state["log"],))
+        state["thread"].start()
+        state["thread"].join(0.02)  # it may have to wait for the lock that the interrupted read holds
+
+    for where, raised in every_instant(scenario, act, "opcode"):
+        state["thread"].join(5.0)
+        if raised is not None:
+            found.append(f"{where}: {raised!r}")
+        elif not allowed(state["answer"], state["first"]):
+            found.append(f"{where}: {state['answer']!r}")
+    return found
+
+
+def release_all_and_append(log: SpanLog) -> None:
+    log.release(log.appended)
+    append_much(log, 100)
+
+
+def append_much(log: SpanLog, n: int = 400) -> None:
+    for i in range(n):
+        log.append_nowait(make_record(2_000 + i, 200, OTHER))
+    log.totals()
+
+
+def numbers(log: SpanLog, number: int) -> list[int]:
+    slices, _ = log.read(number, 5, 1 << 20)
+    return [number_of(record) for record in split(slices)]
+
+
+_REUSED = "the memory of a freed segment is used again while a reader still has the segment"
+
+
+@pytest.mark.xfail(reason=_REUSED, strict=True)
+def test_an_eviction_during_a_read_never_gives_it_other_records() -> None:
+    def allowed(answer: object, first: int) -> bool:
+        return answer == [] or answer == list(range(first, first + 5))
+
+    assert breaches(numbers, append_much, DropOldest(), allowed) == []
+
+
+@pytest.mark.xfail(reason=_REUSED, strict=True)
+def test_a_release_during_a_search_neither_fails_nor_finds_what_is_not_there() -> None:
+    def search(log: SpanLog, number: int) -> int | None:
+        return log.last_number_of(OURS, number)
+
+    assert breaches(search, release_all_and_append, None, lambda answer, first: answer in (299, None)) == []
