@@ -218,14 +218,17 @@ class Batch(Protocol):
     @property
     def payload(self) -> Sequence[bytes | memoryview]:
         """Slices which, laid end to end, are `count` records (field-2 entries of an OTLP `ScopeSpans`)."""
+        ...
 
     @property
     def count(self) -> int:
         """How many records."""
+        ...
 
     @property
     def size(self) -> int:
         """Bytes of all slices together."""
+        ...
 
     @property
     def resource(self) -> Resource: ...
@@ -233,17 +236,21 @@ class Batch(Protocol):
     @property
     def resource_bytes(self) -> bytes:
         """The resource as an encoded OTLP `Resource` message (no tag, no length)."""
+        ...
 
     @property
     def scope_bytes(self) -> bytes:
         """The scope as an encoded OTLP `InstrumentationScope` message (no tag, no length)."""
+        ...
 
     @property
     def key(self) -> str:
         """Names these records for ever: a batch repeated after an ambiguous failure has the same key."""
+        ...
 
     def spans(self) -> tuple[Span, ...]:
         """The records decoded, on first use."""
+        ...
 
 
 @runtime_checkable
@@ -258,12 +265,15 @@ class Exporter(Protocol):
     @property
     def name(self) -> str:
         """The lane's name in the receipt."""
+        ...
 
     async def export(self, batch: Batch) -> ExportResult:
         """Hand the batch over. An exception means: try again."""
+        ...
 
     async def aclose(self) -> None:
         """Called once, after the last batch."""
+        ...
 
 
 class SpanSink(Protocol):
@@ -272,18 +282,23 @@ class SpanSink(Protocol):
     def append_nowait(self, record: bytes) -> bool:
         """Store the record, or count it as dropped. False only when the policy is to wait for room:
         nothing was counted yet, and the caller goes on with `append()` or `append_sync()`."""
+        ...
 
     async def append(self, record: bytes) -> None:
         """Wait for room within the policy's timeout, then store the record or count it as dropped."""
+        ...
 
     def append_sync(self, record: bytes) -> None:
         """`append()` for threads without a running event loop."""
+        ...
 
     def append_or_refuse(self, record: bytes) -> None:
         """Store the record if there is room now, else count it as dropped."""
+        ...
 
     def refuse(self, reason: str) -> None:
         """Count a span that ends without a record, as dropped for `reason`."""
+        ...
 
 
 class Clock(Protocol):
@@ -291,9 +306,11 @@ class Clock(Protocol):
 
     def time_ns(self) -> int:
         """Wall clock since the Unix epoch; may jump."""
+        ...
 
     def monotonic_ns(self) -> int:
         """Never goes back."""
+        ...
 
 
 class IdSource(Protocol):
@@ -301,9 +318,11 @@ class IdSource(Protocol):
 
     def trace_id(self) -> bytes:
         """16 bytes."""
+        ...
 
     def span_id(self) -> bytes:
         """8 bytes."""
+        ...
 
 
 class LaneReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,36 +151,24 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 async def _run_collector(options: argparse.Namespace, token: str | None) -> None:
+    import anyio
+
     from .collector import Collector, SQLiteStore, StoreError
 
     directory = _directory(options)
-    stopped = _stop_signal()
     try:
         store = SQLiteStore(directory)
     except StoreError as error:
         raise ConfigurationError(str(error)) from error
     try:
         async with Collector(store, host=options.host, port=options.port, token=token) as collector:
-            print(collector.url, flush=True)
-            _complain(f"traces are kept in {directory}; Ctrl-C ends")
-            await stopped.wait()
+            # Left at the first signal, so that a second one ends the process at once.
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                print(collector.url, flush=True)
+                _complain(f"traces are kept in {directory}; Ctrl-C ends")
+                await anext(signals)
     finally:
         store.close()
-
-
-def _stop_signal() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-
-    def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return stopped
 
 
 # ── ls, show ────────────────────────────────────────────────────────────────────────────────────────────────

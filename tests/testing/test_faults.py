@@ -249,9 +249,7 @@ async def test_waiting_counts_different_spans_and_gives_up_with_a_number() -> No
 # closing
 
 
-@pytest.mark.parametrize(
-    "fault", [Hang(), StallMidBody(), HalfClose(), Delay(60), OutOfOrder(9, patience=60)]
-)
+@pytest.mark.parametrize("fault", [Hang(), StallMidBody(), HalfClose(), Delay(60), OutOfOrder(9, patience=60)])
 async def test_closing_cuts_what_hangs(fault: Fault) -> None:
     server = FaultServer(default=fault)
     await server.start()

@@ -38,8 +38,8 @@ from ._window import Window, WindowState
 
 __all__ = ["Lane", "LaneState", "LaneStatistics"]
 
-_SLOW_ANSWER = 0.05
-"""Seconds after which an answer counts as slow: larger batches then pay more than earlier ones."""
+_QUICK_SUCCESSION = 0.02
+"""Seconds between two full batches below which they are too small: 50 requests a second cost little, 500 do."""
 
 _SHORTEST_HURRY = 0.05
 """Seconds between two attempts however near the deadline is."""
@@ -111,6 +111,7 @@ class Lane:
         self._windows: deque[Window] = deque()
         self._books = _Books()
         self._waiting_since: float | None = None
+        self._cut_at = 0.0
         self._not_before = 0.0
         self._deadline = 0.0
         self._asked_to_wait = False
@@ -221,7 +222,6 @@ class Lane:
 
     def _settled(self, window: Window, result: ExportResult, now: float) -> None:
         self._works_again()
-        self._adapt()
         rejected = min(result.rejected, window.count)
         accepted = min(result.accepted, window.count - rejected)
         books = {result.reason or "backend_rejected": rejected}
@@ -275,15 +275,6 @@ class Lane:
         if self.state in (LaneState.BACKOFF, LaneState.BLOCKED):
             self.state = LaneState.SENDING
 
-    def _adapt(self) -> None:
-        """Slow answers and a backlog: larger batches. Neither: back to the usual size."""
-        backlog = self._log.appended - self._next
-        if backlog > self._batch_spans and self._latency > _SLOW_ANSWER:
-            most = max(self._options.batch_spans, self._options.batch_spans_most)
-            self._batch_spans = min(most, self._batch_spans * 2)
-        elif backlog < self._options.batch_spans:
-            self._batch_spans = self._options.batch_spans
-
     # Windows -----------------------------------------------------------------------------------------------------
 
     def _first_waiting(self) -> Window | None:
@@ -308,6 +299,7 @@ class Lane:
         )
         if not is_due:
             return None
+        self._adapt(now, waiting)
         payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
         window = Window(self._next, count, payload)
         self._windows.append(window)
@@ -315,6 +307,16 @@ class Lane:
         self._books = msgspec.structs.replace(self._books, cut=self._next)
         self._waiting_since = now if self._log.appended > self._next else None
         return window
+
+    def _adapt(self, now: float, waiting: int) -> None:
+        """Full batches in quick succession, or more than one waiting: larger ones, which cost less a span. Else: back."""
+        is_quick = waiting >= self._batch_spans and now - self._cut_at < _QUICK_SUCCESSION
+        self._cut_at = now
+        if is_quick or waiting >= 2 * self._batch_spans:
+            most = max(self._options.batch_spans, self._options.batch_spans_most)
+            self._batch_spans = min(most, self._batch_spans * 2)
+        elif waiting < self._batch_spans:
+            self._batch_spans = self._options.batch_spans
 
     def _notice_eviction(self) -> None:
         gone = self._log.first - self._next

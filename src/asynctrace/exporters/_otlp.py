@@ -27,7 +27,7 @@ from ._endpoint import checked_ca_file, checked_encoding, checked_settings
 from ._suppression import own_traffic
 
 if TYPE_CHECKING:
-    from ._transport import Transport
+    from ._transport import Body, Transport
 
 __all__ = ["OTLPExporter", "OTLPStatistics"]
 
@@ -166,10 +166,10 @@ class OTLPExporter:
             return ExportResult.blocked("tls_error"), ""
         body = await self._body(batch)
         self._requests += 1
-        self._sent_bytes += len(body)
+        self._sent_bytes += sum(map(len, body))
         return await self._post(transport, batch, body)
 
-    async def _post(self, transport: Transport, batch: Batch, body: bytes) -> tuple[ExportResult, str]:
+    async def _post(self, transport: Transport, batch: Batch, body: Body) -> tuple[ExportResult, str]:
         from ._transport import TransportFailure
 
         try:
@@ -205,14 +205,13 @@ class OTLPExporter:
 
     # its body
 
-    async def _body(self, batch: Batch) -> bytes:
+    async def _body(self, batch: Batch) -> Body:
         """What takes long is done beside the loop, on a copy: the batch is valid only while we are asked."""
-        plain = b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload))
-        make = functools.partial(_make_body, plain, self._encoding, self._settings.compression)
-        is_plain = self._encoding == "protobuf" and self._settings.compression == "none"
-        if is_plain or batch.size < COMPRESS_ASIDE_FROM:
-            return make()
-        return await run_aside(make)
+        parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
+        if self._encoding == "protobuf" and self._settings.compression == "none":
+            return parts
+        make = functools.partial(_make_body, b"".join(parts), self._encoding, self._settings.compression)
+        return [make() if batch.size < COMPRESS_ASIDE_FROM else await run_aside(make)]
 
 
 def _make_body(body: bytes, encoding: str, compression: str) -> bytes:

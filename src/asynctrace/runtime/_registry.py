@@ -94,11 +94,17 @@ def _sum(receipts: list[Receipt]) -> Receipt:
         for total, part in ((rejected, receipt.rejected_by_reason), (dropped, receipt.dropped_by_reason)):
             for reason, count in part.items():
                 total[reason] = total.get(reason, 0) + count
-    counts = {
-        field: sum(getattr(receipt, field) for receipt in receipts)
-        for field in ("ended", "accepted", "rejected", "dropped", "spooled", "pending", "recovered")
-    }
-    return Receipt(**counts, rejected_by_reason=rejected, dropped_by_reason=dropped)
+    return Receipt(
+        ended=sum(receipt.ended for receipt in receipts),
+        accepted=sum(receipt.accepted for receipt in receipts),
+        rejected=sum(receipt.rejected for receipt in receipts),
+        dropped=sum(receipt.dropped for receipt in receipts),
+        spooled=sum(receipt.spooled for receipt in receipts),
+        pending=sum(receipt.pending for receipt in receipts),
+        recovered=sum(receipt.recovered for receipt in receipts),
+        rejected_by_reason=rejected,
+        dropped_by_reason=dropped,
+    )
 
 
 def _at_collection(phase: str, details: dict[str, int]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
 from collections.abc import Mapping
+from uuid import uuid4
 
 from .._contracts import AttributeValue, Resource
 
@@ -14,14 +16,12 @@ __all__ = ["SDK_VERSION", "make_resource"]
 SDK_VERSION = "0.1.0"
 
 
-def make_resource(
-    service: str, instance_id: str, given: Mapping[str, AttributeValue], from_environment: Mapping[str, str]
-) -> Resource:
+def make_resource(service: str, given: Mapping[str, AttributeValue], from_environment: Mapping[str, str]) -> Resource:
     """OpenTelemetry resource semantic conventions: service, process, host, telemetry. `given` wins over the environment,
     both win over what is found out here, except for the name and version of the SDK."""
     return Resource(
         attributes={
-            "service.instance.id": instance_id,
+            "service.instance.id": _instance_id(os.getpid()),
             "process.pid": os.getpid(),
             "process.runtime.name": sys.implementation.name,
             "process.runtime.version": sys.version.split()[0],
@@ -34,3 +34,9 @@ def make_resource(
             "telemetry.sdk.version": SDK_VERSION,
         }
     )
+
+
+@functools.cache
+def _instance_id(pid: int) -> str:
+    """One for each process: a forked child has a process id of its own, and so an instance id of its own."""
+    return str(uuid4())

@@ -17,8 +17,9 @@ _IDS_AT_ONCE = 1024
 class SystemClock:
     """The machine's clocks. Bound as they are: a method around them would double their cost."""
 
-    time_ns: Callable[[], int] = staticmethod(time.time_ns)
-    monotonic_ns: Callable[[], int] = staticmethod(time.monotonic_ns)
+    def __init__(self) -> None:
+        self.time_ns = time.time_ns
+        self.monotonic_ns = time.monotonic_ns
 
 
 class RandomIds:

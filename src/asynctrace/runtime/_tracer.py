@@ -128,15 +128,14 @@ class Tracer(Recorder):
             sampler=ALWAYS_OFF if environment.is_disabled else sampler or environment.sampler,
             cancelled_types=(asyncio.CancelledError,),
         )
-        instance_id = str(uuid4())
-        found = make_resource(self.service, instance_id, resource or {}, environment.resource)
+        found = make_resource(self.service, resource or {}, environment.resource)
         self._delivery = Delivery(
             self._log,
             _named(_exporters(exporters, environment, clock)),
             options=delivery or DeliveryOptions(),
             resource=found,
             scope=Scope(name="asynctrace", version=SDK_VERSION),
-            log_id=instance_id,
+            log_id=str(uuid4()),
             drain_timeout=self._shutdown_timeout,
             diagnostics=diagnostics,
             random=RandomIds()._random.random,

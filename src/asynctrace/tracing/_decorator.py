@@ -147,9 +147,7 @@ class _InContext:
         value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> Any:
-        if value is None:
-            return self._context.run(self._steps.throw, exc)
-        return self._context.run(self._steps.throw, value)
+        return self._context.run(self._steps.throw, exc if value is None else value)  # type: ignore[arg-type, unused-ignore]
 
     def close(self) -> None:
         self._context.run(self._steps.close)

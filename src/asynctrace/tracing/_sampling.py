@@ -24,6 +24,7 @@ class Sampler(Protocol):
 
     def is_sampled(self, trace_id: bytes, name: str, remote_decision: bool | None) -> bool:
         """`trace_id` has 16 bytes; `remote_decision` is the caller's, or None where there is no caller."""
+        ...
 
 
 class AlwaysOn(msgspec.Struct, frozen=True):
