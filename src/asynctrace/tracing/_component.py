@@ -99,7 +99,7 @@ class ComponentTraceContext:
         if self._state:
             raise MisuseError("a component is entered once: call trace_component() again for the next one")
         recorder = self._recorder
-        parent: ComponentTraceContext | None
+        parent: Any  # a component; a cast to say so would cost a call
         current = component_var.get()
         if current is None:
             run = trace_var.get()
@@ -108,7 +108,7 @@ class ComponentTraceContext:
             if run is None or run._recorder is not recorder or (parent := run._root) is None:
                 return recorder._enter_apart(self, current)
         elif current._recorder is recorder:
-            parent = current  # type: ignore[assignment, unused-ignore]  # what is suppressed belongs to no recorder
+            parent = current
         else:
             return recorder._enter_apart(self, current)
         self._parent = parent
