@@ -287,7 +287,8 @@ class Delivery:
 
     def _set_wake(self) -> None:
         """The appending threads call again when the first lane has enough; or at once, if it has by now."""
-        self._log.wake_at = wake_at = min((lane.wake_at() for lane, _ in self._lanes), default=_NEVER)
+        now = asyncio.get_running_loop().time()
+        self._log.wake_at = wake_at = min((lane.wake_at(now) for lane, _ in self._lanes), default=_NEVER)
         if self._log.appended >= wake_at:
             self._log.wake_at = _NEVER
             home = self._home

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 from weakref import WeakSet
@@ -59,6 +60,7 @@ class LaneDriver:
         on_broken: Callable[[Exception], None],
     ) -> None:
         self.lane = lane
+        lane.adopt(self)
         self._exporter = exporter
         self._loop = loop
         self._context = context
@@ -74,6 +76,7 @@ class LaneDriver:
         self._starting: asyncio.Task[None] | None = None
         self._leave_by: float | None = None
         self._must_close = False
+        self._is_cancelled = False
         self._errors_in_a_row = 0
         self._close_timeout = _CLOSE_TIMEOUT
         self._resume_at = 0.0
@@ -86,7 +89,8 @@ class LaneDriver:
 
     def wake(self) -> None:
         """Look again: records came, an answer came, a flush began. Only from the lane's loop."""
-        self._event.set()
+        with suppress(RuntimeError):  # the loop was closed under a request
+            self._event.set()
 
     def leave(self, *, close: bool, close_timeout: float = _CLOSE_TIMEOUT) -> None:
         """Leave the loop now; `close` says that the exporter will not be needed again, and may take `close_timeout`."""
@@ -98,7 +102,6 @@ class LaneDriver:
     # The task ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        cancelled = False
         while not self._is_done():
             self._event.clear()
             try:
@@ -106,14 +109,13 @@ class LaneDriver:
                     self._launch_due()
                 await self._wait()
             except asyncio.CancelledError:
-                if cancelled or self._must_close:
+                if self._is_cancelled or self._must_close:
                     self._leave_by = self._loop.time()
-                cancelled = True
                 self._drain()
             except Exception as error:  # noqa: BLE001  (supervised: a defect of ours must not end delivery)
                 self._stumbled(error)
         await self._let_go()
-        if cancelled and not self._must_close:
+        if self._is_cancelled and not self._must_close:
             raise asyncio.CancelledError
 
     def _launch_due(self) -> None:
@@ -125,7 +127,7 @@ class LaneDriver:
             asyncio._unregister_task(task)
             self._flying.add(task)
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            task.add_done_callback(self._flying.discard)
+            task.add_done_callback(self._landed)
         self._on_wait()
 
     async def _wait(self) -> None:
@@ -140,13 +142,21 @@ class LaneDriver:
             if timer is not None:
                 timer.cancel()
 
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._flying.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._diagnostics.error("delivery.exporter_exit", lane=self.lane.name, error=repr(error))
+
     def _is_done(self) -> bool:
+        if self.lane.owner is not self:
+            return True
         if self._leave_by is None:
             return False
         return self._loop.time() >= self._leave_by or (self.lane.is_settled and not self._others())
 
     def _drain(self) -> None:
         """Cancelled: settle what there is, and what the tasks that are cancelled with us still end."""
+        self._is_cancelled = True
         self.lane.interruptions += 1
         if self._leave_by is None:
             now = self._loop.time()
@@ -161,7 +171,8 @@ class LaneDriver:
         self.wake()
 
     def _others(self) -> list[asyncio.Task[Any]]:
-        return [task for task in asyncio.all_tasks(self._loop) if task not in _driver_tasks]
+        """Tasks that are cancelled too and have not ended; the task that cancelled us may be waiting for us."""
+        return [task for task in asyncio.all_tasks(self._loop) if task.cancelling() and task not in _driver_tasks]
 
     def _stumbled(self, error: Exception) -> None:
         self.lane.interruptions += 1
@@ -193,16 +204,19 @@ class LaneDriver:
         try:
             result = await self._export(window)
         except BaseException:
-            self.lane.put_back(window)
+            if self.lane.owner is self:
+                self.lane.put_back(window)
             self.wake()
             raise
+        if self.lane.owner is not self:
+            return  # this loop stood still, and the lane has moved on
         try:
             now = self._loop.time()
             state = self.lane.state
             self.lane.answered(window, result, now, now - sent_at)
-            self._errors_in_a_row = 0
             self._tell(state, result)
             self._on_progress()
+            self._errors_in_a_row = 0
         except Exception as error:  # noqa: BLE001  (supervised, as above)
             self._stumbled(error)
         finally:

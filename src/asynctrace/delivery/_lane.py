@@ -41,6 +41,9 @@ __all__ = ["Lane", "LaneState", "LaneStatistics"]
 _QUICK_SUCCESSION = 0.02
 """Seconds between two full batches below which they are too small: 50 requests a second cost little, 500 do."""
 
+_NEVER = 1 << 62
+"""A record number that is never reached."""
+
 _SHORTEST_HURRY = 0.05
 """Seconds between two attempts however near the deadline is."""
 
@@ -103,6 +106,8 @@ class Lane:
         self.flush_to = 0
         """Everything below is sent without lingering."""
         self.interruptions = 0
+        self.owner: object = None
+        """Whose answers count."""
         self.last_reason = ""
         self._log = log
         self._options = options
@@ -131,7 +136,7 @@ class Lane:
         self._notice_eviction()
         if now < self._not_before:
             return None
-        if self._in_flight >= (1 if self._failures else self._options.max_in_flight):
+        if self._is_busy():
             return None
         window = self._first_waiting() or self._cut(now)
         if window is None:
@@ -151,17 +156,22 @@ class Lane:
             return None
         if now < self._not_before:
             return self._not_before - now
-        if self._in_flight >= (1 if self._failures else self._options.max_in_flight):
+        if self._is_busy():
             return None
         if self._waiting_since is not None:
             return max(0.0, self._waiting_since + self._options.linger - now)
         return None
 
-    def wake_at(self) -> int:
-        """The number of appended records that this lane should be told of."""
+    def wake_at(self, now: float) -> int:
+        """The number of appended records that this lane should be told of: none while it may not send anyway."""
+        if self.state is LaneState.STOPPED or now < self._not_before or self._is_busy():
+            return _NEVER
         if self._waiting_since is None:
             return self._next + 1
         return self._next + self._batch_spans
+
+    def _is_busy(self) -> bool:
+        return self._in_flight >= (1 if self._failures else self._options.max_in_flight)
 
     def flush(self, target: int) -> None:
         """Send everything below `target` without lingering; a blocked lane tries at once."""
@@ -199,6 +209,14 @@ class Lane:
         if self.state is LaneState.SENDING and not self._in_flight:
             self.state = LaneState.IDLE
 
+    def adopt(self, owner: object) -> None:
+        """`owner` drives this lane from now on. Requests of the one before are given up: their loop stands still."""
+        self.owner = owner
+        self._in_flight = 0
+        for window in self._windows:
+            if window.state is WindowState.FLYING:
+                window.state = WindowState.WAITING
+
     def put_back(self, window: Window) -> None:
         """Its request was given up without an answer (the task was cancelled): it will be sent again."""
         self._in_flight -= 1
@@ -221,7 +239,7 @@ class Lane:
     # Answers -----------------------------------------------------------------------------------------------------
 
     def _settled(self, window: Window, result: ExportResult, now: float) -> None:
-        self._works_again()
+        self._works_again(now)
         rejected = min(result.rejected, window.count)
         accepted = min(result.accepted, window.count - rejected)
         books = {result.reason or "backend_rejected": rejected}
@@ -229,7 +247,7 @@ class Lane:
         window.settle(rejected=books)
 
     def _try_again(self, window: Window, result: ExportResult, now: float) -> None:
-        if now >= self._not_before:  # several requests that fail together are one failure
+        if now >= self._not_before or not self._failures:  # several requests that fail together are one failure
             self._failures += 1
         bound = min(self._options.backoff_max, self._options.backoff_initial * 2.0 ** min(self._failures - 1, 30))
         delay = self._random() * bound
@@ -244,20 +262,20 @@ class Lane:
         self.state = LaneState.BLOCKED
 
     def _refused(self, window: Window, result: ExportResult, now: float) -> None:
-        self._works_again()
+        self._works_again(now)
         if window.count == 1:
             window.settle(rejected={"backend_rejected": 1})
         else:
             self._replace(window, *window.halves())
 
     def _too_large(self, window: Window, result: ExportResult, now: float) -> None:
-        self._works_again()
+        self._works_again(now)
         size = window.size
         if window.count > 1:
-            self._batch_bytes = max(_SMALLEST_PAYLOAD, min(self._batch_bytes, size // 2))
+            self._batch_bytes = min(self._batch_bytes, max(_SMALLEST_PAYLOAD, size // 2))
             self._replace(window, *window.halves())
             return
-        smaller = shrink_record(b"".join(window.payload), size // 2) if size > _SMALLEST_PAYLOAD else None
+        smaller = _shrunk(window, size // 2) if size > _SMALLEST_PAYLOAD else None
         if smaller is None:
             window.settle(rejected={"oversize": 1})
         else:
@@ -269,9 +287,12 @@ class Lane:
             delay = min(max(0.0, asked), self._options.longest_retry_after)
         self._not_before = max(self._not_before, now + delay)
 
-    def _works_again(self) -> None:
+    def _works_again(self, now: float) -> None:
         self._failures = 0
-        self._asked_to_wait = False
+        if now >= self._not_before:
+            self._asked_to_wait = False
+        elif self.state is LaneState.BLOCKED and not self._asked_to_wait:
+            self._not_before = now  # the settings are right after all
         if self.state in (LaneState.BACKOFF, LaneState.BLOCKED):
             self.state = LaneState.SENDING
 
@@ -285,8 +306,10 @@ class Lane:
 
     def _cut(self, now: float) -> Window | None:
         """A new window, if enough records wait, or have waited long enough, or a flush asks for them."""
-        waiting = self._log.appended - self._next
-        if not waiting:
+        appended = self._log.appended
+        self._notice_eviction()  # after `appended`, which stores what is staged and may evict for it
+        waiting = appended - self._next
+        if waiting <= 0:
             self._waiting_since = None
             return None
         if self._waiting_since is None:
@@ -301,6 +324,11 @@ class Lane:
             return None
         self._adapt(now, waiting)
         payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
+        while not count and self._next < self._log.appended:  # another thread's append evicted what we wanted
+            self._notice_eviction()
+            payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
+        if not count:
+            return None
         window = Window(self._next, count, payload)
         self._windows.append(window)
         self._next += count
@@ -397,6 +425,13 @@ class Lane:
             interruptions=self.interruptions,
             answers=dict(self._answers),
         )
+
+
+def _shrunk(window: Window, limit: int) -> bytes | None:
+    try:
+        return shrink_record(b"".join(window.payload), limit)
+    except ValueError:  # a record that cannot be decoded cannot be cut
+        return None
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

@@ -33,7 +33,7 @@ from contextlib import suppress
 from itertools import accumulate
 
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
-from ._segment import SEGMENT_BYTES, Segment
+from ._segment import SEGMENT_BYTES, Segment, find_last
 
 __all__ = ["SpanLog"]
 
@@ -188,24 +188,26 @@ class SpanLog:
     # Reading -----------------------------------------------------------------------------------------------------
 
     def read(self, number: int, max_records: int, max_bytes: int) -> tuple[list[memoryview], int]:
-        """Cut the run of records from `number` on: (slices, number of records), at least one record if there is one.
-
-        `number` must not be below `first`. The slices stay valid for as long as they are referenced.
-        """
+        """Cut the run of records from `number` on: (slices, number of records), at least one record if there is one, and
+        none where `number` is below `first`. The slices stay valid for as long as they are referenced."""
         slices: list[memoryview] = []
         count = size = 0
-        for segment, used in self._segments_from(number):
-            slot = number + count - segment.base
-            if slot >= used:
-                continue
-            piece, records = segment.cut(slot, used, max_records - count, max_bytes - size)
-            if slices and (size + len(piece) > max_bytes):
-                break
-            slices.append(piece)
-            count += records
-            size += len(piece)
-            if count >= max_records or size >= max_bytes or slot + records < used:
-                break
+        self._store_staged()
+        with self._lock:  # a segment that is freed may be used anew; a slice of it that is held forbids that
+            if number < self.first:
+                return slices, count
+            for segment, used in self._segments_from(number):
+                slot = number + count - segment.base
+                if slot >= used:
+                    continue
+                piece, records = segment.cut(slot, used, max_records - count, max_bytes - size)
+                if slices and (size + len(piece) > max_bytes):
+                    break
+                slices.append(piece)
+                count += records
+                size += len(piece)
+                if count >= max_records or size >= max_bytes or slot + records < used:
+                    break
         return slices, count
 
     def release(self, settled: int, furthest: int | None = None) -> None:
@@ -225,19 +227,24 @@ class SpanLog:
     def last_number_of(self, trace_id: bytes, above: int) -> int | None:
         """The newest record not below `above` that belongs to `trace_id` (16 bytes), or None."""
         needle = b"\x0a\x10" + trace_id  # Span.trace_id is the first field that our encoder writes
-        for segment, used in reversed(self._segments_from(above)):
-            slot = segment.find_last(needle, used)
+        self._store_staged()
+        with self._lock:  # views first: they keep the memory from being used anew while we search without the lock
+            views = [(segment.base, *segment.view(used)) for segment, used in self._segments_from(above)]
+        for base, payload, words in reversed(views):
+            slot = find_last(needle, payload, words)
             if slot is not None:
-                number = segment.base + slot
+                number = base + slot
                 return number if number >= above else None
         return None
 
     def bytes_above(self, number: int) -> int:
         """Bytes of the records from `number` on."""
-        total = 0
-        for segment, used in self._segments_from(number):
-            total += segment.start_of(used) - segment.start_of(min(used, max(0, number - segment.base)))
-        return total
+        self._store_staged()
+        with self._lock:
+            return sum(
+                segment.start_of(used) - segment.start_of(min(used, max(0, number - segment.base)))
+                for segment, used in self._segments_from(number)
+            )
 
     @property
     def held_bytes(self) -> int:
@@ -398,7 +405,8 @@ class SpanLog:
         return isinstance(self._when_full, DropNewest) and first <= self._furthest
 
     def _free_oldest(self) -> None:
-        self._spare = self._segments.popleft()
+        freed = self._segments.popleft()
+        self._spare = freed if self.held_bytes + freed.capacity <= self._capacity_bytes else None
 
     def _free_all(self) -> None:
         if self._segments:
@@ -462,16 +470,14 @@ class SpanLog:
                 continue
 
     def _segments_from(self, number: int) -> list[tuple[Segment, int]]:
-        """The segments that hold records from `number` on, each with the number of its records."""
-        self._store_staged()
-        with self._lock:
-            found = []
-            following = self._stored
-            for segment in reversed(self._segments):
-                found.append((segment, following - segment.base))
-                following = segment.base
-                if segment.base <= number:
-                    break
+        """The segments that hold records from `number` on, each with the number of its records. Under the lock."""
+        found = []
+        following = self._stored
+        for segment in reversed(self._segments):
+            found.append((segment, following - segment.base))
+            following = segment.base
+            if segment.base <= number:
+                break
         found.reverse()
         return found
 

@@ -17,7 +17,8 @@ __all__ = ["DropNewest", "DropOldest", "WaitForRoom", "WhenFull", "parse_when_fu
 
 
 class DropNewest(msgspec.Struct, frozen=True):
-    """Refuse the new record, counted `refused`."""
+    """Refuse the new record, counted `refused`. Where several lanes read the log and one lags behind, what another has
+    settled is evicted for it instead: a lane that hangs does not cost the others the newest records."""
 
 
 class DropOldest(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 
-__all__ = ["SEGMENT_BYTES", "Segment"]
+__all__ = ["SEGMENT_BYTES", "Segment", "find_last"]
 
 SEGMENT_BYTES = 1 << 20
 """One mebibyte: small enough to give back soon, large enough that rolling is rare (every 4,000 spans)."""
@@ -55,7 +55,7 @@ class Segment:
         self.words.release()
         try:
             self._memory.resize(len(self._memory))  # refuses as long as a view of the mapping exists
-        except (BufferError, ValueError, OSError):
+        except (BufferError, ValueError, OSError, SystemError):  # the last where mappings cannot be resized
             return False
         self.base = base
         self._lay_out()
@@ -70,10 +70,6 @@ class Segment:
         """The payload offset at which record `slot` begins."""
         return self.words[slot - 1] if slot else 0
 
-    def slot_at(self, offset: int, used: int) -> int:
-        """The record, among the first `used`, that holds the payload byte at `offset`."""
-        return bisect_right(self.words, offset, 0, used)
-
     def cut(self, slot: int, used: int, max_records: int, max_bytes: int) -> tuple[memoryview, int]:
         """The longest run from `slot` within both limits, but at least one record: (bytes, number of records)."""
         start = self.start_of(slot)
@@ -81,8 +77,13 @@ class Segment:
         stop = max(stop, slot + 1)
         return self.payload[start : self.words[stop - 1]], stop - slot
 
-    def find_last(self, needle: bytes, used: int) -> int | None:
-        """The last record among the first `used` whose bytes contain `needle`."""
-        # A copy, because bytes.rfind is several times faster than the same search in a mapping.
-        offset = bytes(self.payload[: self.start_of(used)]).rfind(needle)
-        return None if offset < 0 else self.slot_at(offset, used)
+    def view(self, used: int) -> tuple[memoryview, memoryview]:
+        """The bytes and the words of the first `used` records."""
+        return self.payload[: self.start_of(used)], self.words[:used]
+
+
+def find_last(needle: bytes, payload: memoryview, words: memoryview) -> int | None:
+    """The last record of a `Segment.view()` whose bytes contain `needle`."""
+    # A copy, because bytes.rfind is several times faster than the same search in a mapping.
+    offset = bytes(payload).rfind(needle)
+    return None if offset < 0 else bisect_right(words, offset)
