@@ -28,7 +28,6 @@ class Away:
         return
 
 
-@pytest.mark.xfail(reason="wake_at() names a record that is there already, so the driver wakes itself", strict=True)
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_lane_with_a_backlog_that_may_not_send_costs_no_cpu(hangs: bool) -> None:
     async def main() -> float:
@@ -60,11 +59,6 @@ class HangsOnce:
         return
 
 
-@pytest.mark.xfail(
-    reason="windows under way on a loop that stopped without ending are never put back",
-    raises=TimeoutError,
-    strict=True,
-)
 def test_a_request_on_a_loop_that_stopped_is_sent_again_by_the_next_loop() -> None:
     options = DeliveryOptions(linger=0.0)
     tracer = Tracer(service="rests", exporters=[HangsOnce()], delivery=options, shutdown_timeout=0.1)

@@ -209,6 +209,12 @@ class Machine:
             self.lanes[index].put_back(model.in_flight.pop(which % len(model.in_flight)))
             self._check()
 
+    def adopt(self, index: int) -> None:
+        """Another driver takes the lane over: the requests of the one before will not be answered."""
+        self.lanes[index].adopt(object())
+        self.models[index].in_flight.clear()
+        self._check()
+
     def flush(self, index: int) -> None:
         self.lanes[index].flush_everything()
         self._check()
@@ -280,10 +286,10 @@ class Machine:
             if model.last_failed and lane.state is LaneState.BACKOFF and model.asked_until <= self.now:
                 require(wait <= OPTIONS.blocked_interval, "a wait has a bound", wait)
         self.woken = False
-        self.log.wake_at = self.wake_at = min(each.wake_at() for each in self.lanes)
+        self.log.wake_at = self.wake_at = min(each.wake_at(self.now) for each in self.lanes)
         if self.log.appended >= self.wake_at:
             self._on_ready()
-        require(wait == 0.0 or lane.wake_at() > self.log.appended, "a lane is not woken for nothing", lane.state)
+        require(wait == 0.0 or lane.wake_at(self.now) > self.log.appended, "a lane is not woken for nothing", lane.state)
 
     def _check(self) -> None:
         appended, refused = self.log.totals()
@@ -365,8 +371,10 @@ def step(machine: Machine, draw: random.Random) -> None:
             which = draw.randrange(len(model.in_flight))
             count = model.in_flight[which].count
             machine.answer(index, which, an_answer(draw, count), draw.choice([0.001, 0.2]))
-    elif kind < 86:
+    elif kind < 85:
         machine.put_back(index, draw.randrange(3))
+    elif kind < 86:
+        machine.adopt(index)
     elif kind < 90:
         machine.flush(index)
     elif kind < 99:

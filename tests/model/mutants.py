@@ -12,8 +12,6 @@ from asynctrace.delivery._lane import Lane
 from asynctrace.delivery._window import Window, WindowState
 from asynctrace.spanlog import SpanLog
 
-from .repaired import RepairedLane
-
 LANES: list[tuple[type[Lane], set[str]]] = []
 LOGS: list[tuple[type[SpanLog], set[str]]] = []
 
@@ -35,7 +33,7 @@ def log(*promises: str) -> Callable[[type[SpanLog]], type[SpanLog]]:
 
 
 @lane("the cursor passes only what is settled")
-class TheCursorPassesAnUnsettledWindow(RepairedLane):
+class TheCursorPassesAnUnsettledWindow(Lane):
     def _pass(self) -> None:
         if len(self._windows) > 1 and self._windows[1].state is WindowState.SETTLED:
             self._windows[0].settle()
@@ -43,7 +41,7 @@ class TheCursorPassesAnUnsettledWindow(RepairedLane):
 
 
 @lane("windows are contiguous and in order")
-class HalvesLoseARecord(RepairedLane):
+class HalvesLoseARecord(Lane):
     def _replace(self, window: Window, *parts: Window) -> None:
         parts[-1].first += 1
         parts[-1].count -= 1
@@ -51,51 +49,51 @@ class HalvesLoseARecord(RepairedLane):
 
 
 @lane("a lane with records never sleeps for ever", "a lane that is answered comes to its end")
-class PutBackForgets(RepairedLane):
+class PutBackForgets(Lane):
     def put_back(self, window: Window) -> None:
         self._in_flight -= 1
 
 
 @lane("requests under way are counted")
-class PutBackKeepsCounting(RepairedLane):
+class PutBackKeepsCounting(Lane):
     def put_back(self, window: Window) -> None:
         window.state = WindowState.WAITING
 
 
 @lane("windows are contiguous and in order", "drops have their reasons", "the books balance")
-class EvictionIsNotCounted(RepairedLane):
+class EvictionIsNotCounted(Lane):
     def _notice_eviction(self) -> None:
         self._next = max(self._next, self._log.first)
 
 
 @lane("nothing is sent before Retry-After")
-class RetryAfterIsIgnored(RepairedLane):
+class RetryAfterIsIgnored(Lane):
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
         super()._wait(now, delay, None)
 
 
 @lane("nothing is sent before Retry-After")
-class FlushOverridesRetryAfter(RepairedLane):
+class FlushOverridesRetryAfter(Lane):
     def flush(self, target: int) -> None:
         super().flush(target)
         self._not_before = 0.0
 
 
 @lane("a wait has a bound")
-class BackoffWithoutACap(RepairedLane):
+class BackoffWithoutACap(Lane):
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
         super()._wait(now, delay * 1_000, asked)
 
 
 @lane("a wait has a bound")
-class RetryAfterWithoutACap(RepairedLane):
+class RetryAfterWithoutACap(Lane):
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
         super()._wait(now, delay, asked)
         self._not_before = max(self._not_before, now + (asked or 0.0))
 
 
 @lane("accepted is what was accepted", "rejections have their reasons")
-class RejectedCountsAsAccepted(RepairedLane):
+class RejectedCountsAsAccepted(Lane):
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         if result.outcome is Outcome.SETTLED:
             result = msgspec.structs.replace(result, accepted=window.count, rejected=0)
@@ -103,7 +101,7 @@ class RejectedCountsAsAccepted(RepairedLane):
 
 
 @lane("accepted is what was accepted", "the cursor passes only what is settled")
-class TryAgainCountsAsAccepted(RepairedLane):
+class TryAgainCountsAsAccepted(Lane):
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         if result.outcome is Outcome.TRY_AGAIN:
             result = ExportResult(accepted=window.count)
@@ -111,7 +109,7 @@ class TryAgainCountsAsAccepted(RepairedLane):
 
 
 @lane("the cursor passes what is settled", "no settled record is handed out again")
-class SettledIsSentAgain(RepairedLane):
+class SettledIsSentAgain(Lane):
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         payload = window.payload
         super().answered(window, result, now, latency)
@@ -120,7 +118,7 @@ class SettledIsSentAgain(RepairedLane):
 
 
 @lane("a window is repeated unchanged")
-class AnAmbiguousFailureSplitsTheWindow(RepairedLane):
+class AnAmbiguousFailureSplitsTheWindow(Lane):
     def put_back(self, window: Window) -> None:
         super().put_back(window)
         if window.state is WindowState.WAITING and window.count > 1:
@@ -128,14 +126,14 @@ class AnAmbiguousFailureSplitsTheWindow(RepairedLane):
 
 
 @lane("one request probes after a failure")
-class EveryoneProbesAfterAFailure(RepairedLane):
+class EveryoneProbesAfterAFailure(Lane):
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         super().answered(window, result, now, latency)
         self._failures = 0
 
 
 @lane("requests under way are bounded")
-class NoBoundOnRequests(RepairedLane):
+class NoBoundOnRequests(Lane):
     def take(self, now: float) -> Window | None:
         self._in_flight, in_flight = 0, self._in_flight
         window = super().take(now)
@@ -144,25 +142,40 @@ class NoBoundOnRequests(RepairedLane):
 
 
 @lane("a lane with records never sleeps for ever")
-class LingersForEver(RepairedLane):
+class LingersForEver(Lane):
     def wait_time(self, now: float) -> float | None:
         return self._not_before - now if now < self._not_before else None
 
 
 @lane("a lane is not woken for nothing")
-class IsWokenAllTheTime(RepairedLane):
-    def wake_at(self) -> int:
+class IsWokenAllTheTime(Lane):
+    def wake_at(self, now: float) -> int:
         return self._next + 1
 
 
+@lane("requests under way are counted")
+class AdoptKeepsCounting(Lane):
+    def adopt(self, owner: object) -> None:
+        in_flight = self._in_flight
+        super().adopt(owner)
+        self._in_flight = in_flight
+
+
+@lane("a lane with records never sleeps for ever", "a lane that is answered comes to its end")
+class AdoptForgetsWhatIsUnderWay(Lane):
+    def adopt(self, owner: object) -> None:
+        self.owner = owner
+        self._in_flight = 0
+
+
 @lane("the cursor passes what is settled")
-class StopForgetsTheRest(RepairedLane):
+class StopForgetsTheRest(Lane):
     def _lose_rest(self, reason: str) -> None:
         return
 
 
 @lane("a batch has at most batch_bytes bytes")
-class BatchesGrowWithoutTheByteLimit(RepairedLane):
+class BatchesGrowWithoutTheByteLimit(Lane):
     def take(self, now: float) -> Window | None:
         self._batch_bytes += 100
         return super().take(now)

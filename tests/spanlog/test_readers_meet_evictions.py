@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from asynctrace.spanlog import DropOldest, SpanLog, WhenFull
 
 from .instants import every_instant
@@ -65,10 +63,6 @@ def numbers(log: SpanLog, number: int) -> list[int]:
     return [number_of(record) for record in split(slices)]
 
 
-_REUSED = "the memory of a freed segment is used again while a reader still has the segment"
-
-
-@pytest.mark.xfail(reason=_REUSED, strict=True)
 def test_an_eviction_during_a_read_never_gives_it_other_records() -> None:
     def allowed(answer: object, first: int) -> bool:
         return answer == [] or answer == list(range(first, first + 5))
@@ -76,7 +70,6 @@ def test_an_eviction_during_a_read_never_gives_it_other_records() -> None:
     assert breaches(numbers, append_much, DropOldest(), allowed) == []
 
 
-@pytest.mark.xfail(reason=_REUSED, strict=True)
 def test_a_release_during_a_search_neither_fails_nor_finds_what_is_not_there() -> None:
     def search(log: SpanLog, number: int) -> int | None:
         return log.last_number_of(OURS, number)
