@@ -86,7 +86,7 @@ class ComponentTraceContext:
     _id: bytes
     _parent: ComponentTraceContext | None
     _restore: ComponentTraceContext | Suppressed | None
-    _run: TraceContext | None  # None below a component that started its trace without a run
+    _run: TraceContext | None  # None in a trace without a run; in a run's root span too, or the two were a cycle
     _offset: int  # wall clock minus monotonic clock at the trace's first component, in nanoseconds
     _start: int  # monotonic nanoseconds
 
@@ -107,14 +107,15 @@ class ComponentTraceContext:
                 return recorder._enter_root(self)
             if run is None or run._recorder is not recorder or (parent := run._root) is None:
                 return recorder._enter_apart(self, current)
+            self._run = run
         elif current._recorder is recorder:
             parent = current
+            self._run = parent._run
         else:
             return recorder._enter_apart(self, current)
         self._parent = parent
         self._restore = current
         self._head = parent._child_head or parent._make_child_head()
-        self._run = parent._run
         self._offset = parent._offset
         self._id = recorder._span_id()
         self._state = OPEN

@@ -155,24 +155,13 @@ class Recorder:
         """
         if not (run_id is None and session_id is None and user_id is None and project is None):
             _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
-        if tags is None:
-            tags = ()
-        else:
+        if tags is not None:
             _check_tags(tags)
         check_metadata(metadata)
         if context is not None and not isinstance(context, TraceContext):
             raise TypeError(f"context is a TraceContext, from extract(headers), not {type(context).__name__}")
         shape = (self._shapes.get(name) if isinstance(name, str) else None) or self._shape(name, None, None)
-        run = TraceContext(
-            name=name,
-            run_id=run_id,
-            session_id=session_id,
-            user_id=user_id,
-            project=project,
-            tags=tags,
-            metadata=metadata,
-        )
-        run._recorder = self
+        run = TraceContext._of(self, name, run_id, session_id, user_id, project, tags, metadata)
         if self._is_closed:
             self._refuse_after_shutdown()
         if context is not None:
@@ -312,10 +301,10 @@ class Recorder:
         component._restore = current
         scope = self._nearest(current, trace_var.get())
         if isinstance(scope, ComponentTraceContext):
-            self._adopt(component, scope)
+            self._adopt(component, scope, scope._run)
         elif isinstance(scope, TraceContext) and scope._root is not None:
-            self._adopt(component, scope._root)
-        elif scope is not None or not self._start_trace(component):
+            self._adopt(component, scope._root, scope)
+        elif scope is not None or not self._start_trace(component, None):
             self._make_unrecorded(component)
             return component
         self._open_span(component)
@@ -329,7 +318,9 @@ class Recorder:
             raise MisuseError("a run is entered once: call trace() again for the next one")
         run._restore_component = component_var.get()
         run._restore_run = trace_var.get()
-        outer = self._nearest(run._restore_component, run._restore_run)
+        outer = None
+        if run._restore_component is not None or run._restore_run is not None:
+            outer = self._nearest(run._restore_component, run._restore_run)
         if root is not None and not self._enter_root_span(run, root, outer):
             run._root = None
         if run._root is None:
@@ -349,8 +340,7 @@ class Recorder:
         parent = outer._root if isinstance(outer, TraceContext) else outer
         if isinstance(outer, TraceContext) and parent is None:
             return False
-        root._run = run
-        root._restore = None
+        root._run = root._restore = None
         if parent is not None and not run._remote_parent:
             run._inherit(outer if isinstance(outer, TraceContext) else parent.trace)
             run._encode_common(self)
@@ -358,10 +348,11 @@ class Recorder:
             root._head = head(parent._trace_id, parent._id, run)
         else:
             run._encode_common(self)
-            if not self._start_trace(root):
+            if not self._start_trace(root, run):
                 return False
         self._describe_run(run, root)
         self._open_span(root)
+        root._child_head = head(root._trace_id, root._id, run)
         return True
 
     def _nearest(self, component: ComponentTraceContext | Suppressed | None, run: TraceContext | None) -> Scope:
@@ -376,15 +367,14 @@ class Recorder:
             else:
                 component = component._restore
 
-    def _adopt(self, component: ComponentTraceContext, parent: ComponentTraceContext) -> None:
+    def _adopt(self, component: ComponentTraceContext, parent: ComponentTraceContext, run: TraceContext | None) -> None:
         component._parent = parent
         component._head = parent._child_head or parent._make_child_head()
-        component._run = parent._run
+        component._run = run
         component._offset = parent._offset
 
-    def _start_trace(self, root: ComponentTraceContext) -> bool:
-        """Make `root` the first span of a trace here; False when the trace is not sampled."""
-        run = getattr(root, "_run", None)
+    def _start_trace(self, root: ComponentTraceContext, run: TraceContext | None) -> bool:
+        """Make `root`, of `run` if there is one, the first span of a trace here; False when it is not sampled."""
         if run is not None and run._remote_parent:
             trace_id, remote_parent = bytes.fromhex(run._trace_id), bytes.fromhex(run._remote_parent)
         else:
@@ -393,8 +383,7 @@ class Recorder:
             decision = run.is_sampled if run is not None and remote_parent else None
             if not self._sampler.is_sampled(trace_id, root._shape.name, decision):
                 return False
-        root._parent = None
-        root._run = run
+        root._parent = root._run = None
         root._offset = self._clock_offset()
         root._head = head(trace_id, remote_parent, run, remote=bool(remote_parent))
         return True

@@ -80,6 +80,34 @@ class TraceContext:
         self._restore_run: TraceContext | None = None
         self._restore_component: ComponentTraceContext | Suppressed | None = None
 
+    @classmethod
+    def _of(
+        cls,
+        recorder: Recorder,
+        name: str,
+        run_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+        project: str | None,
+        tags: Sequence[str] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> TraceContext:
+        """A run to be entered. Going through the constructor adds a tenth to the cost of a whole run."""
+        run = cls.__new__(cls)
+        run._recorder = recorder
+        run.name = name
+        run.run_id = run_id
+        run.session_id = session_id
+        run.user_id = user_id
+        run.project = project
+        run.tags = tuple(tags) if tags else ()
+        run.metadata = dict(metadata) if metadata else {}
+        run.is_sampled = True
+        run._trace_id = run._span_id = run._remote_parent = ""
+        run._root = run._restore_run = run._restore_component = None
+        run._common = b""
+        return run
+
     # Entering and leaving ----------------------------------------------------------------------------------------
 
     def _enter(self) -> TraceContext:
