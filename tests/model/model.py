@@ -284,12 +284,14 @@ class Machine:
             longest = max(OPTIONS.linger, OPTIONS.backoff_max, OPTIONS.blocked_interval, model.asked_until - self.now)
             require(0 <= wait <= longest + 1e-6, "a wait has a bound", (wait, longest))
             if model.last_failed and lane.state is LaneState.BACKOFF and model.asked_until <= self.now:
-                require(wait <= OPTIONS.blocked_interval, "a wait has a bound", wait)
+                require(wait <= OPTIONS.blocked_interval + 1e-6, "a wait has a bound", wait)
         self.woken = False
         self.log.wake_at = self.wake_at = min(each.wake_at(self.now) for each in self.lanes)
         if self.log.appended >= self.wake_at:
             self._on_ready()
-        require(wait == 0.0 or lane.wake_at(self.now) > self.log.appended, "a lane is not woken for nothing", lane.state)
+        require(
+            wait == 0.0 or lane.wake_at(self.now) > self.log.appended, "a lane is not woken for nothing", lane.state
+        )
 
     def _check(self) -> None:
         appended, refused = self.log.totals()
