@@ -14,13 +14,13 @@ __all__ = ["ScalarHeads"]
 
 
 class ScalarHeads:
-    """For one key: the whole field for True and False; the field up to the number for an int that takes one or two bytes
-    as a varint (below 128, below 16,384), and for a double (8 bytes, little-endian)."""
+    """For one key: the whole field for True and False; the field up to the number for a double (8 bytes, little-endian)
+    and for an int, by the length of its varint (`integers[1]` is `one_byte`)."""
 
-    __slots__ = ("booleans", "double", "one_byte", "two_bytes")
+    __slots__ = ("booleans", "double", "integers", "one_byte")
 
     def __init__(self, tag: bytes, key: str) -> None:
         self.booleans = (encode_attribute(tag, key, False), encode_attribute(tag, key, True))
-        self.one_byte = encode_attribute(tag, key, 0)[:-1]
-        self.two_bytes = encode_attribute(tag, key, 128)[:-2]
         self.double = encode_attribute(tag, key, 0.0)[:-8]
+        self.integers = (b"", *(encode_attribute(tag, key, 1 << 7 * n)[: -n - 1] for n in range(9)))
+        self.one_byte = self.integers[1]
