@@ -24,16 +24,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_tree": {"_contracts", "_errors"},
     "wire": {"_contracts", "_errors"},
     "tracing": {"_contracts", "_errors", "_diagnostics", "wire"},
-    "propagation": {"_contracts", "_errors", "tracing"},
     "spanlog": {"_contracts", "_errors", "wire"},
     "delivery": {"_contracts", "_errors", "_diagnostics", "wire", "spanlog"},
     "exporters": {"_contracts", "_errors", "_tree", "wire"},
-    "runtime": {*BASE, "wire", "tracing", "propagation", "spanlog", "delivery", "exporters"},
-    "testing": {*BASE, "wire", "tracing", "propagation", "spanlog", "delivery", "exporters", "runtime"},
+    "runtime": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters"},
+    "testing": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters", "runtime"},
     "collector": {*BASE, "wire", "exporters", "runtime"},
     "cli": {*BASE, "wire", "collector", "_demo"},
     "_demo": {*BASE, "wire", "tracing", "collector", "exporters", "runtime"},
-    "": {*BASE, "tracing", "propagation", "spanlog", "delivery", "runtime"},
+    "": {*BASE, "tracing", "spanlog", "delivery", "runtime"},
 }
 """The map: each part of the package, and which other parts it may import. A part that is not here breaks the rules."""
 

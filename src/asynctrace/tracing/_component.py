@@ -222,7 +222,7 @@ class ComponentTraceContext:
             size = len(body)
             if size < _FRAMES_KNOWN:
                 return FRAMES[size] + body
-            return frame(body) if size <= recorder._span_bytes else recorder._cut_record(body)
+            return frame(body) if size <= recorder._span_bytes else recorder._encoder.cut_record(body)
         except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
             recorder._failed(error)
             recorder._sink.refuse("internal_error")
@@ -277,9 +277,9 @@ class ComponentTraceContext:
                 elif kind is float:
                     field = heads.double + _pack_double(value)
                 else:
-                    field = recorder._encode_attribute(key, value)
+                    field = recorder._encoder.attribute(key, value)
         except (KeyError, TypeError):  # not known yet; a key that is not hashable raises again, and clearly
-            field = recorder._encode_attribute(key, value)
+            field = recorder._encoder.attribute(key, value)
         attributes = self._attributes
         if len(attributes) >= recorder._attribute_limit and key not in attributes:
             self._extend().dropped_attributes += 1
@@ -304,15 +304,15 @@ class ComponentTraceContext:
         check_metadata(metadata)
         if self._is_late("set_outputs"):
             return
-        self._extend().put("output", self._recorder._encode_captured("output", outputs))
+        self._extend().put("output", self._recorder._encoder.captured("output", outputs))
         if metadata is not None:
-            self._extend().put("metadata", self._recorder._encode_metadata(metadata))
+            self._extend().put("metadata", self._recorder._encoder.metadata(metadata))
 
     def record_exception(self, exc: BaseException) -> None:
         """Add an `exception` event (OpenTelemetry semantic conventions, exceptions); the ending stays open."""
         if not isinstance(exc, BaseException):
             raise TypeError(f"record_exception() takes an exception, not {type(exc).__name__}")
-        name, message, stacktrace = self._recorder._capture.exception(exc)
+        name, message, stacktrace = self._recorder._encoder.capture.exception(exc)
         self._add_event(
             "exception",
             {"exception.type": name, "exception.message": message, "exception.stacktrace": stacktrace},
@@ -324,7 +324,7 @@ class ComponentTraceContext:
         if not isinstance(message, str):
             raise TypeError(f"set_status() takes a message text, not {type(message).__name__}")
         if not self._is_late("set_status"):
-            self._extend().status = (code, self._recorder._mask_text(message))
+            self._extend().status = (code, self._recorder._encoder.text(message))
 
     # What can be read --------------------------------------------------------------------------------------------
 
@@ -394,7 +394,7 @@ class ComponentTraceContext:
         if len(extras.events) >= recorder._limits.events:
             extras.dropped_events += 1
             return
-        extras.events.append(recorder._encode_event(self._wall_ns(), name, fields))
+        extras.events.append(recorder._encoder.event(self._wall_ns(), name, fields))
 
     def _wall_ns(self) -> int:
         recorder = self._recorder
@@ -404,7 +404,7 @@ class ComponentTraceContext:
         self.record_exception(exc)
         extras = self._extend()
         if extras.status is None:
-            extras.status = (STATUS_OF[ending], self._recorder._capture.exception(exc)[1])
+            extras.status = (STATUS_OF[ending], self._recorder._encoder.capture.exception(exc)[1])
 
     def _cut(self) -> None:
         """End it `incomplete`, with what is known so far."""

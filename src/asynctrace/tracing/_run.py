@@ -19,6 +19,7 @@ from ._component import NEW, ComponentTraceContext
 from ._scope import Suppressed, component_var, trace_var
 
 if TYPE_CHECKING:
+    from ._encoder import Encoder
     from ._recorder import Recorder
 
 __all__ = ["TraceContext"]
@@ -203,13 +204,13 @@ class TraceContext:
             if getattr(self, field) is None:
                 setattr(self, field, getattr(other, field))
 
-    def _encode_common(self, recorder: Recorder) -> None:
+    def _encode_common(self, encoder: Encoder) -> None:
         """What every span of the run carries: `session.id`, `user.id`."""
         if self.session_id is None and self.user_id is None:
             return
         fields = (("session.id", self.session_id), ("user.id", self.user_id))
         self._common = b"".join(
-            encode_attribute(b"\x4a", key, recorder._capture.attribute(value, key))
+            encode_attribute(b"\x4a", key, encoder.capture.attribute(value, key))
             for key, value in fields
             if value is not None
         )
