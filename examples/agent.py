@@ -52,7 +52,7 @@ async def main() -> None:
     question = sys.argv[1] if len(sys.argv) > 1 else "What goes with Sencha?"
     async with asynctrace.configure(service="agent") as tracer:
         print(await answer(question))
-        print(await tracer.flush())
+    print(tracer.receipt())  # leaving the block delivered, or gave up after `shutdown_timeout`
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main(texts: list[str]) -> None:
             squares = list(pool.map(asynctrace.bind(attempt), texts))
             run.set_outputs(squares)
         print(squares)
-        print(tracer.flush_sync())
+    print(tracer.receipt())  # leaving the block delivered, or gave up after `shutdown_timeout`
 
 
 if __name__ == "__main__":

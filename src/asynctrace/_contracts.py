@@ -185,6 +185,10 @@ class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.accepted < 0 or self.rejected < 0:
             raise ValueError(f"ExportResult counts cannot be negative: {self.accepted=}, {self.rejected=}")
+        if not isinstance(self.reason, str):
+            raise TypeError(f"ExportResult(reason=…) is a text, not {type(self.reason).__name__}")
+        if self.after is not None and not (isinstance(self.after, int | float) and self.after == self.after):
+            raise TypeError(f"ExportResult(after=…) is a number of seconds, not {self.after!r}")
 
     @classmethod
     def all_accepted(cls, batch: Batch) -> ExportResult:

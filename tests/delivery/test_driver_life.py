@@ -330,14 +330,11 @@ def check_an_error_over_an_answer_forgets_no_record(owner: type, method: str) ->
     run(main)
 
 
-_NOBODY_LOOKS_AGAIN = "an error over an answer is counted, and then nobody looks again"
-
-
 @pytest.mark.parametrize(
     ("owner", "method"),
     [
-        pytest.param(Lane, "answered", marks=pytest.mark.xfail(reason=_NOBODY_LOOKS_AGAIN, strict=True)),
-        pytest.param(Lane, "_pass", marks=pytest.mark.xfail(reason=_NOBODY_LOOKS_AGAIN, strict=True)),
+        (Lane, "answered"),
+        (Lane, "_pass"),
         (_delivery.Delivery, "_progressed"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -354,7 +351,6 @@ class GivesAReasonThatIsNoText(Keeps):
         return await super().export(batch)
 
 
-@pytest.mark.xfail(reason=_NOBODY_LOOKS_AGAIN, strict=True)
 def test_an_answer_that_the_lane_cannot_read_is_no_answer() -> None:
     exporter = GivesAReasonThatIsNoText()
 
@@ -406,7 +402,6 @@ def check_a_loop_that_stands_still_keeps_nothing_for_itself() -> None:
         _close(first)
 
 
-@pytest.mark.xfail(reason="an answer for a lane that moved does not wake its driver", strict=True)
 def test_a_driver_that_was_left_behind_leaves_when_its_loop_goes_on() -> None:
     exporter = Waits()
     tracer = make_tracer(exporter, shutdown_timeout=1.0)
@@ -645,7 +640,6 @@ FAULTS: dict[Callable[[], None], list[wrong_drivers.Fault]] = {
     ],
     check_a_loop_that_stands_still_keeps_nothing_for_itself: [
         wrong_drivers.keeps_what_was_under_way,
-        wrong_drivers.answers_for_a_lane_that_moved,
     ],
     check_an_exporter_is_started_and_let_go_on_each_loop: [
         wrong_drivers.never_lets_go,

@@ -109,18 +109,6 @@ def keeps_what_was_under_way(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "adopt", lambda lane, owner: setattr(lane, "owner", owner))
 
 
-def answers_for_a_lane_that_moved(patch: pytest.MonkeyPatch) -> None:
-    """Nobody asks whose answers count."""
-
-    async def send(driver: Any, window: Any) -> None:
-        result = await driver._export(window)
-        driver.lane.answered(window, result, driver._loop.time(), 0.0)
-        driver._on_progress()
-        driver.wake()
-
-    patch.setattr(_driver.LaneDriver, "_send", send)
-
-
 def never_lets_go(patch: pytest.MonkeyPatch) -> None:
     async def let_go(driver: Any) -> None:
         pass

@@ -200,7 +200,8 @@ def test_a_name_is_resolved_while_the_interpreter_exits(server) -> None:
         check=False,
     )
     assert "accepted=1" in done.stdout, done.stderr
-    assert done.stderr == ""
+    # asyncio's debug mode reports steps that took long, as they do on a busy machine.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("Executing <")] == []
     assert server.spans[0].name == "last words"
 
 

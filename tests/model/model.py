@@ -318,7 +318,8 @@ class Machine:
             require(window.first == at, "windows are contiguous and in order", (window.first, at))
             at = window.end
         require(at == lane._next or lane.cursor == lane._next, "windows are contiguous and in order", at)
-        require(lane._in_flight == len(model.in_flight), "requests under way are counted", lane._in_flight)
+        under_way = 0 if lane.state is LaneState.STOPPED else len(model.in_flight)
+        require(lane._in_flight == under_way, "requests under way are counted", lane._in_flight)
         require(0 <= lane._in_flight <= OPTIONS.max_in_flight, "requests under way are bounded", lane._in_flight)
 
     def _check_end(self) -> None:

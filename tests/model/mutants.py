@@ -48,16 +48,10 @@ class HalvesLoseARecord(Lane):
         super()._replace(window, *parts)
 
 
-@lane("a lane with records never sleeps for ever", "a lane that is answered comes to its end")
+@lane("requests under way are counted")
 class PutBackForgets(Lane):
     def put_back(self, window: Window) -> None:
-        self._in_flight -= 1
-
-
-@lane("requests under way are counted")
-class PutBackKeepsCounting(Lane):
-    def put_back(self, window: Window) -> None:
-        window.state = WindowState.WAITING
+        pass
 
 
 @lane("windows are contiguous and in order", "drops have their reasons", "the books balance")
@@ -134,11 +128,8 @@ class EveryoneProbesAfterAFailure(Lane):
 
 @lane("requests under way are bounded")
 class NoBoundOnRequests(Lane):
-    def take(self, now: float) -> Window | None:
-        self._in_flight, in_flight = 0, self._in_flight
-        window = super().take(now)
-        self._in_flight += in_flight
-        return window
+    def _is_busy(self) -> bool:
+        return False
 
 
 @lane("a lane with records never sleeps for ever")
@@ -154,18 +145,9 @@ class IsWokenAllTheTime(Lane):
 
 
 @lane("requests under way are counted")
-class AdoptKeepsCounting(Lane):
-    def adopt(self, owner: object) -> None:
-        in_flight = self._in_flight
-        super().adopt(owner)
-        self._in_flight = in_flight
-
-
-@lane("a lane with records never sleeps for ever", "a lane that is answered comes to its end")
 class AdoptForgetsWhatIsUnderWay(Lane):
     def adopt(self, owner: object) -> None:
         self.owner = owner
-        self._in_flight = 0
 
 
 @lane("the cursor passes what is settled")

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from inspect import isawaitable
 from typing import Any
 from weakref import WeakSet
 
@@ -122,6 +123,8 @@ class LaneDriver:
         now = self._loop.time()
         if self._leave_by is not None and now >= self._leave_by:
             return
+        if self.lane.catch_up():
+            self._on_progress()
         while (window := self.lane.take(self._loop.time())) is not None:
             task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
             asyncio._unregister_task(task)
@@ -193,7 +196,9 @@ class LaneDriver:
             return
         try:
             async with asyncio.timeout(self._close_timeout):
-                await end()
+                closing: Any = end()
+                if isawaitable(closing):
+                    await closing
         except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
             self._diagnostics.warning("delivery.close_failed", lane=self.lane.name, error=repr(error))
 
@@ -209,6 +214,7 @@ class LaneDriver:
             self.wake()
             raise
         if self.lane.owner is not self:
+            self.wake()
             return  # this loop stood still, and the lane has moved on
         try:
             now = self._loop.time()
@@ -218,6 +224,7 @@ class LaneDriver:
             self._on_progress()
             self._errors_in_a_row = 0
         except Exception as error:  # noqa: BLE001  (supervised, as above)
+            self.lane.put_back(window)
             self._stumbled(error)
         finally:
             self.wake()
@@ -226,7 +233,8 @@ class LaneDriver:
         try:
             async with asyncio.timeout(self._options.export_timeout):
                 await self._started()
-                result = await self._exporter.export(self._make_batch(window))
+                answer: Any = self._exporter.export(self._make_batch(window))
+                result = await answer if isawaitable(answer) else answer
         except TimeoutError:
             return ExportResult.try_again(reason="timeout")
         except asyncio.CancelledError:
@@ -237,7 +245,7 @@ class LaneDriver:
             raise
         except BaseException as error:  # noqa: BLE001  (an exporter's exception means: try again)
             return ExportResult.try_again(reason=type(error).__name__)
-        if not isinstance(result, ExportResult):
+        if not (isinstance(result, ExportResult) and isinstance(result.reason, str)):
             return ExportResult.try_again(reason="no_export_result")
         return result
 

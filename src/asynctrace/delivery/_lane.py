@@ -44,6 +44,9 @@ _QUICK_SUCCESSION = 0.02
 _NEVER = 1 << 62
 """A record number that is never reached."""
 
+_SHORTEST_ASKED = 0.1
+"""Seconds: a shorter `Retry-After` does not shorten the lane's own back-off."""
+
 _SHORTEST_HURRY = 0.05
 """Seconds between two attempts however near the deadline is."""
 
@@ -118,12 +121,13 @@ class Lane:
         self._waiting_since: float | None = None
         self._cut_at = 0.0
         self._not_before = 0.0
+        self._waits_as = LaneState.IDLE
         self._deadline = 0.0
         self._asked_to_wait = False
         self._failures = 0
         self._batch_spans = options.batch_spans
         self._batch_bytes = options.batch_bytes
-        self._in_flight = self._in_flight_peak = self._requests = self._retries = 0
+        self._in_flight_peak = self._requests = self._retries = 0
         self._latency = 0.0
         self._answers: Counter[str] = Counter()
 
@@ -145,7 +149,6 @@ class Lane:
         window.attempts += 1
         self._requests += 1
         self._retries += window.attempts > 1
-        self._in_flight += 1
         self._in_flight_peak = max(self._in_flight_peak, self._in_flight)
         self.state = LaneState.SENDING
         return window
@@ -170,19 +173,23 @@ class Lane:
             return self._next + 1
         return self._next + self._batch_spans
 
+    @property
+    def _in_flight(self) -> int:
+        return sum(window.state is WindowState.FLYING for window in self._windows)
+
     def _is_busy(self) -> bool:
         return self._in_flight >= (1 if self._failures else self._options.max_in_flight)
 
     def flush(self, target: int) -> None:
         """Send everything below `target` without lingering; a blocked lane tries at once."""
         self.flush_to = max(self.flush_to, target)
-        if self.state is LaneState.BLOCKED and not self._asked_to_wait:
+        if self._waits_as is LaneState.BLOCKED and not self._asked_to_wait:
             self._not_before = 0.0
 
     def hurry(self, deadline: float, now: float) -> None:
         """What is not settled at `deadline` will be given up: no back-off may outlast it. `Retry-After` still may."""
         self._deadline = max(self._deadline, deadline)
-        if self.state is LaneState.BACKOFF and not self._asked_to_wait:
+        if self._waits_as is LaneState.BACKOFF and not self._asked_to_wait:
             self._not_before = min(self._not_before, now + max(_SHORTEST_HURRY, (deadline - now) / 2))
 
     def flush_everything(self) -> None:
@@ -196,7 +203,6 @@ class Lane:
 
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         """Act on the exporter's answer for `window`."""
-        self._in_flight -= 1
         self._latency = latency
         if result.outcome is not Outcome.SETTLED or result.rejected:
             self._answers[result.reason or result.outcome.value] += 1
@@ -212,14 +218,18 @@ class Lane:
     def adopt(self, owner: object) -> None:
         """`owner` drives this lane from now on. Requests of the one before are given up: their loop stands still."""
         self.owner = owner
-        self._in_flight = 0
         for window in self._windows:
             if window.state is WindowState.FLYING:
                 window.state = WindowState.WAITING
 
+    def catch_up(self) -> bool:
+        """Pass what is settled already: an error may have kept the cursor from it. True if it moved."""
+        before = self.cursor
+        self._pass()
+        return self.cursor > before
+
     def put_back(self, window: Window) -> None:
         """Its request was given up without an answer (the task was cancelled): it will be sent again."""
-        self._in_flight -= 1
         if window.state is WindowState.FLYING:
             window.state = WindowState.WAITING
 
@@ -253,13 +263,13 @@ class Lane:
         delay = self._random() * bound
         if now < self._deadline:  # somebody gives up at the deadline: one more attempt must fit in before
             delay = min(delay, max(_SHORTEST_HURRY, (self._deadline - now) / 2))
-        self._wait(now, delay, result.after)
         self.state = LaneState.BACKOFF
+        self._wait(now, delay, result.after)
 
     def _blocked(self, window: Window, result: ExportResult, now: float) -> None:
         self._failures += 1
-        self._wait(now, self._options.blocked_interval, result.after)
         self.state = LaneState.BLOCKED
+        self._wait(now, self._options.blocked_interval, result.after)
 
     def _refused(self, window: Window, result: ExportResult, now: float) -> None:
         self._works_again(now)
@@ -284,14 +294,18 @@ class Lane:
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
         self._asked_to_wait = asked is not None or (self._asked_to_wait and now < self._not_before)
         if asked is not None:
-            delay = min(max(0.0, asked), self._options.longest_retry_after)
-        self._not_before = max(self._not_before, now + delay)
+            asked = min(asked, self._options.longest_retry_after)
+            # "Retry-After: 0", or a date that has passed, is no leave to hammer.
+            delay = asked if asked >= _SHORTEST_ASKED else max(asked, delay)
+        if now + delay >= self._not_before:
+            self._not_before = now + delay
+            self._waits_as = self.state
 
     def _works_again(self, now: float) -> None:
         self._failures = 0
         if now >= self._not_before:
             self._asked_to_wait = False
-        elif self.state is LaneState.BLOCKED and not self._asked_to_wait:
+        elif self._waits_as is LaneState.BLOCKED and not self._asked_to_wait:
             self._not_before = now  # the settings are right after all
         if self.state in (LaneState.BACKOFF, LaneState.BLOCKED):
             self.state = LaneState.SENDING

@@ -254,6 +254,8 @@ def _log_message(name: str, result: ExportResult, message: str) -> None:
     """What the far side wrote about a batch, for those who look: it may quote the spans."""
     import structlog
 
+    if not structlog.is_configured():
+        return  # an unconfigured structlog prints, to stdout, and a program's output is its own
     structlog.get_logger("asynctrace").debug(
         "exporters.answer", exporter=name, reason=result.reason, rejected=result.rejected, message=message
     )

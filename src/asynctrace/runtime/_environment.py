@@ -156,6 +156,8 @@ def _ratio(text: str) -> float:
 def _checked(variable: str, text: str, parse: Callable[[str], T], *, secret: bool = False) -> T:
     try:
         return parse(text)
+    except ConfigurationError:
+        raise  # it names its own variable
     except ValueError as error:
         shown = "what it holds" if secret else repr(text[:80])
         raise ConfigurationError(f"{variable} is {error}, not {shown}") from None

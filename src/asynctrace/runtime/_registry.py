@@ -70,7 +70,7 @@ async def shutdown(timeout: float | None = None) -> Receipt:
     with _lock:
         tracers = list(_alive.values())
     receipts = await asyncio.gather(*(tracer.shutdown(timeout) for tracer in tracers))
-    return _sum(receipts)
+    return _sum(tracers, receipts)
 
 
 def shutdown_sync(timeout: float | None = None) -> Receipt:
@@ -85,9 +85,16 @@ async def _leave_loop(loop: asyncio.AbstractEventLoop) -> None:
         await tracer._delivery.leave_loop(loop)
 
 
-def _sum(receipts: list[Receipt]) -> Receipt:
-    if len(receipts) == 1:
-        return receipts[0]
+def _sum(tracers: list[Tracer], receipts: list[Receipt]) -> Receipt:
+    """One tracer's own receipt where only one has ended spans; else lanes are named `service/lane`."""
+    busy = [receipt for receipt in receipts if receipt.ended] or receipts[:1]
+    if len(busy) == 1:
+        return busy[0]
+    lanes = {
+        f"{tracer.service}/{name}": lane
+        for tracer, receipt in zip(tracers, receipts, strict=True)
+        for name, lane in receipt.lanes.items()
+    }
     rejected: dict[str, int] = {}
     dropped: dict[str, int] = {}
     for receipt in receipts:
@@ -104,6 +111,7 @@ def _sum(receipts: list[Receipt]) -> Receipt:
         recovered=sum(receipt.recovered for receipt in receipts),
         rejected_by_reason=rejected,
         dropped_by_reason=dropped,
+        lanes=lanes,
     )
 
 
@@ -122,5 +130,7 @@ def _deliver_at_exit() -> None:
     """The last chance of a program that called nothing: needs no new thread, waits at most `shutdown_timeout`."""
     with _lock:
         tracers = [tracer for tracer in _alive.values() if tracer._has_something_to_deliver]
+    for tracer in tracers:
+        tracer._cut_open()  # no code is left that could end them
     if tracers and asyncio._get_running_loop() is None:
         shutdown_sync()

@@ -26,7 +26,7 @@ from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout, MisuseError
 from ..delivery import Delivery, DeliveryOptions, LaneStatistics, create_stubborn_task
 from ..spanlog import SpanLog, WhenFull, parse_when_full
-from ..tracing import ALWAYS_OFF, Limits, MaskOption, Recorder, Sampler
+from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
 from ..tracing._scope import SUPPRESSED, component_var
 from . import _registry
 from ._environment import Environment, read_environment
@@ -107,8 +107,11 @@ class Tracer(Recorder):
         _check_journal(journal)
         _check_types(service=(service, str), limits=(limits, Limits), delivery=(delivery, DeliveryOptions))
         _check_types(resource=(resource, Mapping))
+        _check_seam("sampler", sampler, "is_sampled")
+        _check_seam("clock", clock, "time_ns", "monotonic_ns")
+        _check_seam("ids", ids, "trace_id", "span_id")
         self._environment = environment = read_environment()
-        self.service = service or environment.service or "unknown_service"
+        self.service = service or _named_in(resource) or environment.service or "unknown_service"
         self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
         clock = clock or SystemClock()
         diagnostics = Diagnostics(clock.monotonic_ns)
@@ -218,7 +221,7 @@ class Tracer(Recorder):
             outcome.set_running_or_notify_cancel()  # from now on no waiter can cancel it
             # A task of its own, because the first caller may be cancelled while others wait.
             self._shutdown_task = create_stubborn_task(
-                self._shut_down(seconds, outcome), context=_lane_context(), name="asynctrace shutdown"
+                self._shut_down(seconds, outcome, self._around()), context=_lane_context(), name="asynctrace shutdown"
             )
         return await asyncio.shield(asyncio.wrap_future(outcome))
 
@@ -253,12 +256,14 @@ class Tracer(Recorder):
 
     # Ending ------------------------------------------------------------------------------------------------------
 
-    async def _shut_down(self, seconds: float, outcome: concurrent.futures.Future[Receipt]) -> None:
+    async def _shut_down(
+        self, seconds: float, outcome: concurrent.futures.Future[Receipt], callers: set[ComponentTraceContext]
+    ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         self._is_closed = self._is_thinned = True
         try:
-            await self._deliver_the_rest(deadline, loop)
+            await self._deliver_the_rest(deadline, loop, callers)
         except Exception as error:  # noqa: BLE001  (a defect of ours must not keep a program from ending)
             self._failed(error)
         finally:
@@ -272,9 +277,11 @@ class Tracer(Recorder):
                     self._diagnostics.warning("runtime.shutdown_incomplete", receipt=repr(receipt))
                 outcome.set_result(receipt)
 
-    async def _deliver_the_rest(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    async def _deliver_the_rest(
+        self, deadline: float, loop: asyncio.AbstractEventLoop, callers: set[ComponentTraceContext]
+    ) -> None:
         self._delivery.press(self._log.appended, deadline - loop.time())
-        await self._open_spans_ended(deadline, loop)
+        await self._open_spans_ended(deadline, loop, callers)
         grace = _GRACE if self._cut_open() else 0.0
         try:
             await self._delivery.flush(self._log.appended, max(deadline - loop.time(), grace, 0.0))
@@ -283,8 +290,10 @@ class Tracer(Recorder):
         except DeliveryError as error:
             self._failed(error)
 
-    async def _open_spans_ended(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until no span is open, or for the deadline."""
+    async def _open_spans_ended(
+        self, deadline: float, loop: asyncio.AbstractEventLoop, callers: set[ComponentTraceContext]
+    ) -> None:
+        """Wait until no span is open but those around the caller, which cannot end while it waits; or the deadline."""
         one_more = asyncio.Event()
         append = self._sink.append_nowait
 
@@ -296,7 +305,7 @@ class Tracer(Recorder):
         self._append_nowait = append_and_tell
         try:
             async with asyncio.timeout_at(deadline):
-                while self._open:
+                while any(component not in callers for component in self._open):
                     await one_more.wait()
                     one_more.clear()
         except TimeoutError:
@@ -313,6 +322,16 @@ class Tracer(Recorder):
             raise TypeError(f"trace_id has 32 hex digits, flush(trace_id=run.trace_id), not {trace_id!r:.80}")
         last = self._log.last_number_of(needle, self._delivery.settled)
         return 0 if last is None else last + 1
+
+    def _around(self) -> set[ComponentTraceContext]:
+        """The components that the calling code runs in."""
+        around: set[ComponentTraceContext] = set()
+        run = self.current_trace()
+        component = self.current_component() or (run._root if run is not None else None)
+        while component is not None:
+            around.add(component)
+            component = component._parent
+        return around
 
     @property
     def _has_something_to_deliver(self) -> bool:
@@ -359,7 +378,10 @@ def _exporters(given: Sequence[Exporter] | None, environment: Environment, clock
 def _default_exporter(environment: Environment) -> Exporter:
     from ..exporters import OTLPExporter
 
-    return OTLPExporter(encoding=environment.encoding or "protobuf", ca_file=environment.ca_file)  # type: ignore[arg-type]
+    try:
+        return OTLPExporter(encoding=environment.encoding or "protobuf", ca_file=environment.ca_file)  # type: ignore[arg-type]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {error}") from None
 
 
 def _apply_environment(exporter: Exporter, environment: Environment, clock: Clock) -> None:
@@ -367,15 +389,25 @@ def _apply_environment(exporter: Exporter, environment: Environment, clock: Cloc
     from ..exporters import ConsoleExporter, OTLPExporter
 
     if isinstance(exporter, OTLPExporter):
-        exporter.with_defaults(
-            endpoint=environment.endpoint,
-            headers=environment.headers,
-            timeout=environment.timeout,
-            compression=environment.compression,
-            clock=clock,
-        )
+        settings: dict[str, Any] = {
+            "endpoint": environment.endpoint,
+            "headers": environment.headers,
+            "timeout": environment.timeout,
+            "compression": environment.compression,
+        }
+        for field, value in settings.items():
+            try:
+                exporter.with_defaults(**{field: value})
+            except ConfigurationError as error:
+                raise ConfigurationError(f"OTEL_EXPORTER_OTLP_{field.upper()}: {error}") from None
+        exporter.with_defaults(**settings, clock=clock)
     elif isinstance(exporter, ConsoleExporter) and environment.no_color:
         exporter.with_defaults(color=False)
+
+
+def _named_in(resource: Mapping[str, AttributeValue] | None) -> str | None:
+    name = (resource or {}).get("service.name")
+    return name if isinstance(name, str) else None
 
 
 def _named(exporters: Sequence[Exporter]) -> list[tuple[str, Exporter]]:
@@ -404,6 +436,14 @@ def _check_types(**options: tuple[object, type]) -> None:
     for option, (value, wanted) in options.items():
         if value is not None and not isinstance(value, wanted):
             raise TypeError(f"{option} is a {wanted.__name__}, not {type(value).__name__}")
+
+
+def _check_seam(option: str, value: object, *methods: str) -> None:
+    if value is None:
+        return
+    missing = [name for name in methods if isinstance(value, type) or not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(f"{option} has the methods {', '.join(methods)}; {value!r:.60} has not")
 
 
 def _seconds(option: str, value: object) -> float:

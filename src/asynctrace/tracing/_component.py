@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._contracts import Ending, StatusCode
 from .._errors import MisuseError
-from ..wire import encode_varint, frame
+from ..wire import decode_span, encode_span, encode_varint, frame
 from ..wire._span import FRAMES
 from ..wire._varint import VARINTS
 from ._decorator import decorate
 from ._endings import STATUS_OF, TAILS, classify
-from ._extras import Extras, check_metadata, parse_status
+from ._extras import OURS, Extras, check_metadata, parse_status
 from ._heads import head
 from ._scope import Suppressed, component_var, trace_var
 from ._shape import Shape
@@ -240,9 +240,19 @@ class ComponentTraceContext:
         return self._end(ending)
 
     def _encode_rest(self, ending: Ending, times: bytes) -> bytes:
-        tail = TAILS[ending] if self._extras is None else self._extras.encoded(ending)
-        parts = (self._head, self._id, self._shape.encoded, times, *self._attributes.values(), tail)
-        return b"".join(parts)
+        extras = self._extras
+        front = (self._head, self._id, self._shape.encoded, times)
+        if extras is None:
+            return b"".join((*front, *self._attributes.values(), TAILS[ending]))
+        body = b"".join((*front, extras.encoded(), *self._attributes.values(), extras.tail(ending)))
+        # Decoding keeps the last of several values for one key: the user's before ours, and the ending before both.
+        return encode_span(decode_span(body)) if extras.repeats_our_keys else body
+
+    def _encode_attribute(self, key: str, value: object) -> bytes:
+        field = self._recorder._encoder.attribute(key, value)
+        if key in OURS:
+            self._extend().repeats_our_keys = True
+        return field
 
     def _store(self, record: bytes | None) -> None:
         if record is not None and not self._recorder._append_nowait(record):
@@ -277,9 +287,9 @@ class ComponentTraceContext:
                 elif kind is float:
                     field = heads.double + _pack_double(value)
                 else:
-                    field = recorder._encoder.attribute(key, value)
+                    field = self._encode_attribute(key, value)
         except (KeyError, TypeError):  # not known yet; a key that is not hashable raises again, and clearly
-            field = recorder._encoder.attribute(key, value)
+            field = self._encode_attribute(key, value)
         attributes = self._attributes
         if len(attributes) >= recorder._attribute_limit and key not in attributes:
             self._extend().dropped_attributes += 1
@@ -290,8 +300,9 @@ class ComponentTraceContext:
         """`set_attribute()` for each item."""
         if type(attributes) is not dict and not isinstance(attributes, Mapping):
             raise TypeError(f"set_attributes() takes a mapping of attributes, not {type(attributes).__name__}")
+        set_attribute = self.set_attribute
         for key, value in attributes.items():
-            self.set_attribute(key, value)
+            set_attribute(key, value)
 
     def add_log(self, message: str, /, **fields: object) -> None:
         """Add a log line with fields: a span event at this moment."""

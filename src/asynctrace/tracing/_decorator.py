@@ -31,7 +31,7 @@ def decorate(template: Template, function: F) -> F:
         return cast(F, _async_generator(template, function))
     if inspect.isgeneratorfunction(function):
         return cast(F, _generator(template, function))
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004  (what it is, not whether)
         return cast(F, _coroutine_function(template, function))
     return cast(F, _function(template, function))
 

@@ -12,7 +12,7 @@ from .._contracts import Link
 from ..wire import ScalarHeads, encode_attribute, encode_event, encode_link, frame, shrink_record
 from ._capture import Capture
 from ._component import ComponentTraceContext
-from ._extras import text_attribute
+from ._extras import OURS, text_attribute
 from ._limits import Limits
 from ._masking import Masker
 from ._run import TraceContext
@@ -20,6 +20,7 @@ from ._run import TraceContext
 __all__ = ["LONGEST_REMEMBERED", "Encoder"]
 
 LONGEST_REMEMBERED = 64
+
 _MOST_KEYS = 256
 _MOST_VALUES = 64
 """Keys and texts beyond these bounds are encoded each time."""
@@ -44,7 +45,7 @@ class Encoder:
             raise TypeError(f"an attribute key is a text, set_attribute('shard', 3), not {type(key).__name__}")
         captured = self.capture.attribute(value, key)
         field = encode_attribute(b"\x4a", self._key(key), captured)
-        if captured is value and len(key) <= LONGEST_REMEMBERED:
+        if captured is value and len(key) <= LONGEST_REMEMBERED and key not in OURS:
             if isinstance(value, str):
                 self._remember(key, value, field)
             elif key not in self.heads and len(self.heads) < _MOST_KEYS and not self._masker.is_secret_key(key):

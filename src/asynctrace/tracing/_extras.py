@@ -8,7 +8,22 @@ from .._contracts import Ending, StatusCode
 from ..wire import encode_status, encode_varint, length_delimited
 from ._endings import TAILS, ending_attribute
 
-__all__ = ["Extras", "check_metadata", "parse_status", "text_attribute"]
+__all__ = ["OURS", "Extras", "check_metadata", "parse_status", "text_attribute"]
+
+OURS = frozenset(
+    (
+        "asynctrace.ending",
+        "input.mime_type",
+        "input.value",
+        "metadata",
+        "openinference.span.kind",
+        "output.mime_type",
+        "output.value",
+        "session.id",
+        "user.id",
+    )
+)
+"""Keys that asynctrace writes too. A span where the user sets one is put in order at its end: OTLP keys are unique."""
 
 _STATUS_BY_NAME = {"unset": StatusCode.UNSET, "ok": StatusCode.OK, "error": StatusCode.ERROR}
 
@@ -16,7 +31,16 @@ _STATUS_BY_NAME = {"unset": StatusCode.UNSET, "ok": StatusCode.OK, "error": Stat
 class Extras:
     """Made by a component on first use. Appending to its lists is atomic, so two tasks or threads may add at once."""
 
-    __slots__ = ("dropped_attributes", "dropped_events", "dropped_links", "events", "fields", "links", "status")
+    __slots__ = (
+        "dropped_attributes",
+        "dropped_events",
+        "dropped_links",
+        "events",
+        "fields",
+        "links",
+        "repeats_our_keys",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.fields: dict[str, bytes] = {}
@@ -26,6 +50,7 @@ class Extras:
         self.status: tuple[StatusCode, str] | None = None
         """What the user set, or what an exception said."""
         self.dropped_attributes = self.dropped_events = self.dropped_links = 0
+        self.repeats_our_keys = False
 
     def put(self, name: str, encoded: bytes) -> None:
         """Keep the encoded attributes for `name`, in place of earlier ones."""
@@ -35,13 +60,17 @@ class Extras:
         """For a decorated function: each call starts with what the decorator was given."""
         made = Extras()
         made.fields, made.links = dict(self.fields), list(self.links)
+        made.repeats_our_keys = self.repeats_our_keys
         made.dropped_attributes, made.dropped_links = self.dropped_attributes, self.dropped_links
         return made
 
-    def encoded(self, ending: Ending) -> bytes:
-        """Everything here as fields of a `Span`, with the attribute and the status for `ending`."""
-        tail = TAILS[ending] if self.status is None else ending_attribute(ending) + encode_status(*self.status)
-        return b"".join((*self.fields.values(), *self.events, *self.links, self._dropped(), tail))
+    def encoded(self) -> bytes:
+        """Everything here but the status as fields of a `Span`."""
+        return b"".join((*self.fields.values(), *self.events, *self.links, self._dropped()))
+
+    def tail(self, ending: Ending) -> bytes:
+        """The attribute and the status for `ending`."""
+        return TAILS[ending] if self.status is None else ending_attribute(ending) + encode_status(*self.status)
 
     def _dropped(self) -> bytes:
         counts = ((b"\x50", self.dropped_attributes), (b"\x60", self.dropped_events), (b"\x70", self.dropped_links))

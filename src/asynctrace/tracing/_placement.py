@@ -178,12 +178,19 @@ class Placement:
             trace_id, remote_parent = self._trace_id_source(), b""
         if self._sampler is not ALWAYS_ON:
             decision = run.is_sampled if run is not None and remote_parent else None
-            if not self._sampler.is_sampled(trace_id, root._shape.name, decision):
+            if not self._ask_sampler(trace_id, root._shape.name, decision):
                 return False
         root._parent = root._run = None
         root._offset = self._clock_offset()
         root._head = head(trace_id, remote_parent, run, remote=bool(remote_parent))
         return True
+
+    def _ask_sampler(self, trace_id: bytes, name: str, decision: bool | None) -> bool:
+        try:
+            return bool(self._sampler.is_sampled(trace_id, name, decision))
+        except Exception as error:  # noqa: BLE001  (a user's sampler must not break the traced program)
+            self._shadow._failed(error)
+            return True
 
     def _open_span(self, component: ComponentTraceContext) -> None:
         component._id = self._span_id()

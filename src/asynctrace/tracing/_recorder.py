@@ -101,7 +101,7 @@ class Recorder(Placement):
     ) -> TraceContext:
         """Open a run: `async with tracer.trace("checkout", session_id="s-1") as run: …`, also with plain `with`.
 
-        `context` is a remote caller's, from `extract()`: the run continues its trace. Raises `TypeError`.
+        `context` is a remote caller's: the run continues its trace. Raises `TypeError`.
         """
         if not (run_id is None and session_id is None and user_id is None and project is None):
             _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
@@ -109,7 +109,7 @@ class Recorder(Placement):
             _check_tags(tags)
         check_metadata(metadata)
         if context is not None and not isinstance(context, TraceContext):
-            raise TypeError(f"context is a TraceContext, from extract(headers), not {type(context).__name__}")
+            raise TypeError(f"context is a TraceContext, not {type(context).__name__}")
         shape = (self._shapes.get(name) if isinstance(name, str) else None) or self._shape(name, None, None)
         run = TraceContext._of(self, name, run_id, session_id, user_id, project, tags, metadata)
         if self._is_closed:

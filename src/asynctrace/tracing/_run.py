@@ -26,7 +26,8 @@ __all__ = ["TraceContext"]
 
 
 class TraceContext:
-    """What identifies a run, and the handle of its root span. Made by `trace()`, or by `extract()` for a remote one.
+    """What identifies a run, and the handle of its root span. Made by `trace()`; made by hand, with
+    `trace_id` and `span_id`, it stands for a remote caller's and is given to `trace(context=…)`.
 
     `trace_id` has 32 hex digits, `span_id` (of the root span, or of the remote parent) 16; both are `""` before entry.
     """
