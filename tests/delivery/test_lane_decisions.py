@@ -285,7 +285,8 @@ def test_a_retry_after_that_is_no_wait_is_no_leave_to_hammer(asked: float) -> No
     scene.lane.flush_everything()
     scene.fail(scene.take(), asked)
     wait = scene.lane.wait_time(scene.now)
-    assert wait is not None and wait > 0.1
+    assert wait is not None
+    assert wait > 0.1
 
 
 def test_a_retry_after_that_is_no_number_is_a_type_error() -> None:

@@ -294,11 +294,11 @@ class Recorder(Placement):
         attributes: Mapping[str, object] | None,
         links: Sequence[TraceContext | ComponentTraceContext | Link] | None,
     ) -> None:
-        check_metadata(metadata)
         if attributes is not None:
             component.set_attributes(attributes)
         if inputs is None and metadata is None and links is None:
             return
+        check_metadata(metadata)
         extras = self._extras_of(component)
         if inputs is not None:
             extras.put("input", self._encoder.captured("input", inputs))
