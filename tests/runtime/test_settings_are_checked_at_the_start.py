@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import asynctrace
 from asynctrace import ConfigurationError, MisuseError, Tracer
 from asynctrace.exporters import MemoryExporter, OTLPExporter
 from asynctrace.runtime._environment import read_environment
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_behind() -> Iterator[None]:
+    yield
+    asynctrace.shutdown_sync(timeout=1.0)
+
 
 WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a sampler by name": ({"sampler": "always_on"}, TypeError, "sampler"),
