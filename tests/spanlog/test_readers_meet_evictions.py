@@ -3,9 +3,12 @@ asked for, or nothing."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from asynctrace.spanlog import DropOldest, SpanLog, WhenFull
 from asynctrace.spanlog._segment import find_last
@@ -91,18 +94,29 @@ class ReadsWithoutTheLock(SpanLog):
     def read(self, number: int, max_records: int, max_bytes: int) -> tuple[list[memoryview], int]:
         self._store_staged()
         segment, used = self._segments_from(number)[0]
+        self._patience()  # code of the log's, in which the other thread may come in
         piece, count = segment.cut(number - segment.base, used, max_records, max_bytes)
         return [piece], count
 
     def last_number_of(self, trace_id: bytes, above: int) -> int | None:
         self._store_staged()
         for segment, used in reversed(self._segments_from(above)):
+            self._patience()
             slot = find_last(b"\x0a\x10" + trace_id, *segment.view(used))
             if slot is not None:
                 return segment.base + slot
         return None
 
 
-def test_a_log_that_reads_without_its_lock_is_caught() -> None:
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="this faulty double shows its fault under the tracing of 3.11 and 3.12 only"
+)
+def test_a_read_without_the_lock_is_caught() -> None:
     assert breaches(numbers, append_much, DropOldest(), run_from, ReadsWithoutTheLock)
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="this faulty double shows its fault under the tracing of 3.11 and 3.12 only"
+)
+def test_a_search_without_the_lock_is_caught() -> None:
     assert breaches(search, release_all_and_append, None, newest, ReadsWithoutTheLock)
