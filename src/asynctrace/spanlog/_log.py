@@ -216,8 +216,7 @@ class SpanLog:
         with self._lock:
             self._furthest = max(self._furthest, settled, furthest or 0)
             self._settled = max(self._settled, settled)
-            while len(self._segments) > 1 and self._segments[1].base <= settled:
-                self._free_oldest()
+            self._free_below(settled)
             if self._segments and self._stored <= settled and not self._staged:
                 self._free_all()
             self._reopen()
@@ -276,12 +275,17 @@ class SpanLog:
             return
         self._storing = True
         try:
-            while self._staged:
-                if not self._store_together(self._staged[:]):
-                    self._store_one(self._staged[0])
+            self._store_all()
         finally:
             self._storing = False
             self._set_stage_limit()
+
+    def _store_all(self) -> None:
+        # Not a loop inside the `try`: in CPython 3.13 the jump back of a loop is where a signal handler runs, and yet
+        # outside the `try` that the loop ends. An exception from there would leave `_storing` set for ever.
+        while self._staged:
+            if not self._store_together(self._staged[:]):
+                self._store_one(self._staged[0])
 
     def _tell_reader(self) -> None:
         """Not inside the lock: there we have interrupted a call of our own thread, which tells on its way out."""
@@ -383,8 +387,7 @@ class SpanLog:
         if not self._may_evict(first):
             return False
         self._floor = first
-        while len(self._segments) > 1 and self._segments[1].base <= first:
-            self._free_oldest()
+        self._free_below(first)
         return True
 
     def _evict(self) -> bool:
@@ -403,6 +406,11 @@ class SpanLog:
         if isinstance(self._when_full, DropOldest):
             return True
         return isinstance(self._when_full, DropNewest) and first <= self._furthest
+
+    def _free_below(self, number: int) -> None:
+        """Free the segments that lie wholly below `number`, but for the open one."""
+        while len(self._segments) > 1 and self._segments[1].base <= number:
+            self._free_oldest()
 
     def _free_oldest(self) -> None:
         freed = self._segments.popleft()
