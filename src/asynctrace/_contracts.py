@@ -37,8 +37,10 @@ __all__ = [
     "Exporter",
     "ExportResult",
     "IdSource",
+    "OpenSpanNotes",
     "Outcome",
     "SpanSink",
+    "MOST_NOTED",
     # books
     "LaneReceipt",
     "Receipt",
@@ -181,12 +183,16 @@ class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome = Outcome.SETTLED
     after: float | None = None
     """Seconds before which nothing may be sent again (`Retry-After`)."""
+    detail: str = ""
+    """What the far side said about a refusal, for people: kept with dead letters, so without credentials."""
 
     def __post_init__(self) -> None:
         if self.accepted < 0 or self.rejected < 0:
             raise ValueError(f"ExportResult counts cannot be negative: {self.accepted=}, {self.rejected=}")
         if not isinstance(self.reason, str):
             raise TypeError(f"ExportResult(reason=…) is a text, not {type(self.reason).__name__}")
+        if not isinstance(self.detail, str):
+            raise TypeError(f"ExportResult(detail=…) is a text, not {type(self.detail).__name__}")
         if self.after is not None and not (isinstance(self.after, int | float) and self.after == self.after):
             raise TypeError(f"ExportResult(after=…) is a number of seconds, not {self.after!r}")
 
@@ -201,14 +207,14 @@ class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
         return cls(outcome=Outcome.TRY_AGAIN, after=after, reason=reason)
 
     @classmethod
-    def refused(cls, reason: str) -> ExportResult:
+    def refused(cls, reason: str, detail: str = "") -> ExportResult:
         """The batch was refused for its content; the lane searches the culprit by halving."""
-        return cls(outcome=Outcome.REFUSED, reason=reason)
+        return cls(outcome=Outcome.REFUSED, reason=reason, detail=detail)
 
     @classmethod
-    def too_large(cls, reason: str) -> ExportResult:
+    def too_large(cls, reason: str, detail: str = "") -> ExportResult:
         """The batch was too large for the far side; the lane splits it."""
-        return cls(outcome=Outcome.TOO_LARGE, reason=reason)
+        return cls(outcome=Outcome.TOO_LARGE, reason=reason, detail=detail)
 
     @classmethod
     def blocked(cls, reason: str, after: float | None = None) -> ExportResult:
@@ -302,6 +308,24 @@ class SpanSink(Protocol):
 
     def refuse(self, reason: str) -> None:
         """Count a span that ends without a record, as dropped for `reason`."""
+        ...
+
+
+MOST_NOTED = 248
+"""Bytes that a note of an open span may have."""
+
+
+class OpenSpanNotes(Protocol):
+    """Where `tracing` notes which spans are open, so that a later process can close those of a dead one. Safe from any
+    thread, a signal handler, a finaliser."""
+
+    def enter(self, body: bytes) -> int:
+        """Note a span by its first fields, a partial OTLP `Span` message of at most `MOST_NOTED` bytes. Returns its
+        place, or -1 where it could not be noted, which is counted."""
+        ...
+
+    def leave(self, slot: int) -> None:
+        """The span's record is stored: forget the note. A place below 0 is none."""
         ...
 
 

@@ -21,12 +21,15 @@ import msgspec
 
 from .._contracts import Clock, ExportResult
 from .._errors import WireError
-from ..wire import decode_response
+from ..wire import decode_response, length_delimited
 
 __all__ = ["MAX_ANSWER", "Answer", "result_of"]
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer that are looked at: enough for any status message, no room for a bomb."""
+
+MESSAGE_CHARACTERS: Final = 500
+"""Of a far side's message: enough to name a field, too little for a page of HTML."""
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds. A backend that asks for more would be believed for ever if its clock were wrong."""
@@ -47,9 +50,9 @@ def result_of(answer: Answer, count: int, *, clock: Clock | None = None) -> tupl
     if 200 <= status < 300:
         return _accepted(answer, count)
     if status in (400, 422):
-        return ExportResult.refused(reason), _text(answer)
+        return ExportResult.refused(reason, _detail(status, _message(answer))), _text(answer)
     if status == 413:
-        return ExportResult.too_large(reason), _text(answer)
+        return ExportResult.too_large(reason, _detail(status, _message(answer))), _text(answer)
     after = _retry_after(answer.headers, clock)
     if status in (408, 429) or status >= 500:
         return ExportResult.try_again(after, reason), _text(answer)
@@ -57,7 +60,33 @@ def result_of(answer: Answer, count: int, *, clock: Clock | None = None) -> tupl
 
 
 def _text(answer: Answer) -> str:
-    return answer.body[:500].decode("utf-8", "replace")
+    return answer.body[:MESSAGE_CHARACTERS].decode("utf-8", "replace")
+
+
+def _detail(status: int, message: str) -> str:
+    """The status line and the message, in one printable line; no headers."""
+    from http import HTTPStatus
+
+    known = {each.value: each.phrase for each in HTTPStatus}
+    line = f"{status} {known.get(status, '')}".rstrip()
+    return f"{line}: {_printable(message)}" if message else line
+
+
+def _message(answer: Answer) -> str:
+    """What the body says, in 500 characters. An OTLP error is a `google.rpc.Status`: a number, and the text in field 2,
+    as it happens the same fields as those of a partial success."""
+    kind = answer.headers.get("Content-Type", "").lower()
+    try:
+        body = _identity(answer)
+        if "protobuf" in kind:
+            return decode_response(length_delimited(b"\x0a", body))[1]
+    except (WireError, zlib.error):
+        return _text(answer)
+    return body[: 4 * MESSAGE_CHARACTERS].decode("utf-8", "replace")
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text[:MESSAGE_CHARACTERS]).split())
 
 
 # ── partial success ─────────────────────────────────────────────────────────────────────────────────────────
@@ -67,7 +96,8 @@ def _accepted(answer: Answer, count: int) -> tuple[ExportResult, str]:
     rejected, message = _partial_success(answer)
     rejected = min(max(rejected, 0), count)
     reason = "backend_rejected" if rejected else ""
-    return ExportResult(accepted=count - rejected, rejected=rejected, reason=reason), message
+    detail = _detail(answer.status, message) if rejected else ""
+    return ExportResult(accepted=count - rejected, rejected=rejected, reason=reason, detail=detail), message
 
 
 def _partial_success(answer: Answer) -> tuple[int, str]:

@@ -7,6 +7,7 @@ message and no `repr` shows a credential: values of headers, user names, passwor
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import os
 import re
@@ -27,6 +28,7 @@ __all__ = [
     "checked_encoding",
     "checked_settings",
     "parse_endpoint",
+    "without_secrets",
 ]
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
@@ -40,6 +42,9 @@ ENCODINGS: Final = ("protobuf", "json")
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header name (RFC 9110, 5.6.2)."""
+
+SHORTEST_SECRET: Final = 4
+"""Characters; a shorter value of a header ("1", "on") is no secret, and would tear holes into every text."""
 
 _NOT_IN_URLS: Final = re.compile(r"[\x00-\x20\x7f]")
 
@@ -181,6 +186,29 @@ def _checked_compression(compression: object) -> str:
         if find_spec("zstandard") is None:
             raise ConfigurationError('compression="zstd" needs the package zstandard: pip install "asynctrace[zstd]"')
     return str(compression)
+
+
+def without_secrets(text: str, settings: Settings) -> str:
+    """`text` with every credential of the settings masked: some far sides quote what they were sent."""
+    for secret in sorted(_secrets(settings), key=len, reverse=True):
+        text = text.replace(secret, "[masked]")
+    return text
+
+
+def _secrets(settings: Settings) -> set[str]:
+    """Values of headers, whole and word by word (`Bearer …`), what Basic stands for, and values in the query."""
+    found: set[str] = set()
+    for value in settings.headers.values():
+        found |= {value, *value.split()}
+        scheme, _, coded = value.partition(" ")
+        if scheme.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                pair = base64.b64decode(coded, validate=True).decode("utf-8", "replace")
+                found |= {pair, *pair.split(":", 1)}
+    query = urlsplit(settings.endpoint.url).query
+    found |= {query, *(part.partition("=")[2] for part in query.split("&"))}
+    found |= {unquote(secret) for secret in found}
+    return {secret for secret in found if len(secret) >= SHORTEST_SECRET and secret.lower() not in ("basic", "bearer")}
 
 
 def checked_encoding(encoding: object) -> str:

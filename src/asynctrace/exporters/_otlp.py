@@ -23,7 +23,7 @@ from .._contracts import Batch, Clock, ExportResult, Outcome
 from ..wire import decode_request, encode_request, json_request
 from ._answers import result_of
 from ._aside import run_aside
-from ._endpoint import checked_ca_file, checked_encoding, checked_settings
+from ._endpoint import checked_ca_file, checked_encoding, checked_settings, without_secrets
 from ._suppression import own_traffic
 
 if TYPE_CHECKING:
@@ -179,7 +179,10 @@ class OTLPExporter:
             if failure.reason == "tls_error":
                 return ExportResult.blocked("tls_error"), ""
             return ExportResult.try_again(reason=failure.reason), ""
-        return result_of(answer, batch.count, clock=self._clock)
+        result, message = result_of(answer, batch.count, clock=self._clock)
+        if result.detail:
+            result = msgspec.structs.replace(result, detail=without_secrets(result.detail, self._settings))
+        return result, message
 
     def _request_headers(self, batch: Batch) -> dict[str, str]:
         headers = {"Content-Type": CONTENT_TYPES[self._encoding], "x-asynctrace-key": batch.key}
