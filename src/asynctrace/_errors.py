@@ -6,6 +6,9 @@
     ├── DeliveryError                      delivery cannot say what became of the spans
     │   ├── DeliveryTimeout (TimeoutError) a deadline passed; carries the receipt of that moment
     │   └── SpansLost                      `Receipt.raise_for_loss()`; carries the receipt
+    ├── JournalError                       a journal or its directory that cannot be used; a tracer falls back to memory
+    │   ├── JournalDamaged                 bytes that cannot be what was written
+    │   └── JournalFromNewerVersion        written by a newer asynctrace; left alone
     └── WireError (ValueError)             bytes that are no OTLP
 
 A wrong *type* raises the builtin `TypeError` at the call that made it. Nothing else ever leaves this package
@@ -26,6 +29,9 @@ __all__ = [
     "DeliveryError",
     "DeliveryTimeout",
     "SpansLost",
+    "JournalError",
+    "JournalDamaged",
+    "JournalFromNewerVersion",
     "WireError",
 ]
 
@@ -56,6 +62,18 @@ class DeliveryTimeout(DeliveryError, TimeoutError):
 
 class SpansLost(DeliveryError):
     """Raised by `Receipt.raise_for_loss()`."""
+
+
+class JournalError(AsynctraceError):
+    """A journal, or the directory it should lie in, cannot be used. The message is a sentence that says why."""
+
+
+class JournalDamaged(JournalError):
+    """A file of a journal cannot be what was written. It costs what that file held, nothing else."""
+
+
+class JournalFromNewerVersion(JournalError):
+    """A journal that a newer asynctrace wrote: it is left as it is, for that version to deliver."""
 
 
 class WireError(AsynctraceError, ValueError):

@@ -9,16 +9,17 @@
 - Bytes below the last word never change, so a view of them can be sent while others append.
 - A word holds `end offset : 28 | kind : 4 | scope : 16 | spare : 16`; only the offset is used in memory.
 
-The memory is an anonymous private mapping: taking a segment costs no zeroing, untouched pages cost nothing, and a
-journal can put a file in its place.
+The memory is an anonymous private mapping: taking a segment costs no zeroing, and untouched pages cost nothing. A journal
+puts a file in its place, with the payload behind a header.
 """
 
 from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
+from typing import ClassVar
 
-__all__ = ["SEGMENT_BYTES", "Segment", "find_last"]
+__all__ = ["SEGMENT_BYTES", "WORD_BYTES", "Segment", "find_last", "slots_for", "whole_words"]
 
 SEGMENT_BYTES = 1 << 20
 """One mebibyte: small enough to give back soon, large enough that rolling is rare (every 4,000 spans)."""
@@ -26,7 +27,18 @@ SEGMENT_BYTES = 1 << 20
 _BYTES_PER_SLOT = 96
 """One directory word for each so many payload bytes. The smallest span that asynctrace writes has 104 bytes."""
 
-_WORD = 8
+WORD_BYTES = 8
+"""Of a directory word, which lies at a multiple of it."""
+
+
+def whole_words(capacity: int) -> int:
+    """`capacity` bytes, and as many more as the directory behind them needs to lie on a word."""
+    return -(-capacity // WORD_BYTES) * WORD_BYTES
+
+
+def slots_for(capacity: int) -> int:
+    """How many records a segment of `capacity` payload bytes has directory words for."""
+    return max(1, capacity // _BYTES_PER_SLOT)
 
 
 class Segment:
@@ -34,16 +46,22 @@ class Segment:
 
     __slots__ = ("_memory", "base", "capacity", "payload", "slots", "words")
 
+    _payload_at: ClassVar[int] = 0
+    """Where in the memory the payload begins."""
+
     payload: memoryview
     words: memoryview
 
-    def __init__(self, base: int, capacity: int) -> None:
+    def __init__(self, base: int, capacity: int, memory: mmap.mmap | None = None) -> None:
         self.base = base
-        self.capacity = -(-capacity // _WORD) * _WORD
-        self.slots = max(1, self.capacity // _BYTES_PER_SLOT)
-        size = self.capacity + self.slots * _WORD
-        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.capacity = whole_words(capacity)
+        self.slots = slots_for(self.capacity)
+        self._memory = memory or self._take_memory()
         self._lay_out()
+
+    def _take_memory(self) -> mmap.mmap:
+        size = self.capacity + self.slots * WORD_BYTES
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def reuse(self, base: int) -> bool:
         """Take the memory for new records; False, and it is of no use any more, while somebody holds a slice of it.
@@ -63,8 +81,9 @@ class Segment:
 
     def _lay_out(self) -> None:
         memory = memoryview(self._memory)
-        self.payload = memory[: self.capacity]
-        self.words = memory[self.capacity :].cast("Q")
+        words_at = self._payload_at + self.capacity
+        self.payload = memory[self._payload_at : words_at]
+        self.words = memory[words_at : words_at + self.slots * WORD_BYTES].cast("Q")
 
     def start_of(self, slot: int) -> int:
         """The payload offset at which record `slot` begins."""

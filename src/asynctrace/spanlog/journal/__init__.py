@@ -1,0 +1,13 @@
+"""The journal: a span log whose segments are files, so that the next process can deliver what this one could not."""
+
+from ._format import FORMAT_VERSION, HEADER_BYTES, JournalMeta, decode_meta, encode_meta
+from ._segment_file import FileSegment
+
+__all__ = [
+    "FORMAT_VERSION",
+    "HEADER_BYTES",
+    "FileSegment",
+    "JournalMeta",
+    "decode_meta",
+    "encode_meta",
+]

@@ -1,0 +1,166 @@
+"""What the files of a journal look like: names, constants, and the two checksums that everything hangs on.
+
+A segment file, `NNNNNNNN.seg`; its size is a multiple of 4096:
+
+    ┌─ header, 4096 ──────────────────────┬─ payload, `capacity` ───────────────┬─ directory ─────────────┐
+    │ fields, crc │ mark 0 │ mark 1 │ 0 … │ record 0 │ record 1 │ …    (free)   │ word 0 │ word 1 │ … 0  0 │
+    └─────────────────────────────────────┴─────────────────────────────────────┴─────────────────────────┘
+
+Header, as little-endian 8-byte words:
+
+    0  magic        1  version   2  state: 0 unfinished, FREE, or 1 << 32 | crc32 of the words 0, 1 and 3…15
+    3  number       4  capacity  5  slots       6  base      7, 8  journal id     9…15  0
+
+Each mark lies in a block of 512 bytes of its own, words:
+
+    0  sequence     1  records   2  end         3  crc of the payload | crc of the directory << 32
+    4  1 << 32 | crc32 of the words 0…3
+
+Every crc of a mark, and each of the two in its word 3, starts from the header's crc, and no two lives of a file have the same
+header: what a mark of an earlier life proved, it proves no more.
+
+Magic, version and state keep their places, and the crc what it covers, in every later version of this format: so that
+damage and a newer version can be told apart.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from ..._errors import JournalDamaged, JournalFromNewerVersion
+
+__all__ = [
+    "FORMAT_VERSION",
+    "HEADER_BYTES",
+    "BLOCK_BYTES",
+    "PAGE_BYTES",
+    "LARGEST_SEGMENT",
+    "END_MASK",
+    "MAGIC",
+    "FREE",
+    "SEALED",
+    "MAGIC_AT",
+    "VERSION_AT",
+    "STATE_AT",
+    "NUMBER_AT",
+    "CAPACITY_AT",
+    "SLOTS_AT",
+    "BASE_AT",
+    "ID_AT",
+    "FIELD_WORDS",
+    "MARKS_AT",
+    "MARK_WORDS",
+    "LOCK_FILE",
+    "META_FILE",
+    "JournalMeta",
+    "decode_meta",
+    "encode_meta",
+    "lane_file",
+    "lane_of",
+    "segment_file",
+    "segment_index",
+    "slab_file",
+]
+
+FORMAT_VERSION: Final = 1
+HEADER_BYTES: Final = 4096
+"""One page, so that the payload begins on one."""
+PAGE_BYTES: Final = 4096
+BLOCK_BYTES: Final = 512
+"""The smallest unit that a disk writes wholly or not at all."""
+LARGEST_SEGMENT: Final = (1 << 28) - 8
+"""Payload bytes that an end offset of 28 bits can address."""
+END_MASK: Final = (1 << 28) - 1
+"""A directory word is `end offset : 28 | kind : 4 | scope : 16 | spare : 16`; kind and scope are 0 in this version."""
+
+MAGIC: Final = int.from_bytes(b"ATRCSEG\n", "little")
+FREE: Final = int.from_bytes(b"FREE", "little")
+"""State of a segment that holds nothing and may be half zeroed: a spare, or one that is being used anew."""
+SEALED: Final = 1 << 32
+"""Set in every word that holds a crc, so that a crc of 0 is not taken for a word that was never written."""
+
+MAGIC_AT, VERSION_AT, STATE_AT, NUMBER_AT, CAPACITY_AT, SLOTS_AT, BASE_AT, ID_AT = range(8)
+FIELD_WORDS: Final = 16
+MARK_WORDS: Final = 5
+MARKS_AT: Final = (1024 // 8, 1536 // 8)
+"""The words at which the two marks begin: blocks of their own, which nothing else is written to."""
+
+LOCK_FILE: Final = "lock"
+META_FILE: Final = "meta"
+
+_LONGEST_LANE = 200
+"""Characters of a quoted lane name in a file name, which most file systems bound at 255 bytes."""
+
+
+class JournalMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process says of itself and its journal, written once, before its first span."""
+
+    version: int = FORMAT_VERSION
+    journal_id: str
+    """A UUID as text; also the first part of the key of every request: `<journal_id>:<first>:<count>`."""
+    boot_id: str
+    """Of the kernel that ran it: under another one, memory that was not synced is gone."""
+    pid: int
+    created_ns: int
+    service: str
+    resource: bytes
+    """An encoded OTLP Resource message."""
+    scope: bytes
+    """An encoded OTLP InstrumentationScope message."""
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def encode_meta(meta: JournalMeta) -> bytes:
+    """The file `meta`: one line of JSON, and one with the crc32 of it as eight hexadecimal digits."""
+    line = msgspec.json.encode(meta)
+    return b"%s\n%08x\n" % (line, zlib.crc32(line))
+
+
+def decode_meta(content: bytes) -> JournalMeta:
+    """Raises `JournalDamaged`, or `JournalFromNewerVersion` when a newer version wrote it."""
+    line, _, rest = content.partition(b"\n")
+    if rest != b"%08x\n" % zlib.crc32(line):
+        raise JournalDamaged("the file `meta` is damaged: its checksum is wrong")
+    try:
+        version = msgspec.json.decode(line, type=_Version).version
+        if version > FORMAT_VERSION:
+            raise JournalFromNewerVersion(f"the journal has format version {version}, this is {FORMAT_VERSION}")
+        return msgspec.json.decode(line, type=JournalMeta)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise JournalDamaged(f"the file `meta` is damaged: {error}") from error
+
+
+def segment_file(index: int) -> str:
+    """The name of the segment file made as number `index`. A file that is used anew keeps its name."""
+    return f"{index:08}.seg"
+
+
+def segment_index(name: str) -> int | None:
+    """The number in the name of a segment file; None for other names."""
+    return int(name[:-4]) if re.fullmatch(r"[0-9]{8,}\.seg", name) else None
+
+
+def slab_file(index: int) -> str:
+    """The name of the file of open spans number `index`."""
+    return f"open-{index:02}.slab"
+
+
+def lane_file(lane: str) -> str:
+    """The name of a lane's file. The name of a lane that is too long is cut, and told from others by its crc32."""
+    quoted = quote(lane, safe="", errors="surrogatepass")
+    if len(quoted) > _LONGEST_LANE:
+        quoted = f"{quoted[:_LONGEST_LANE]}~{zlib.crc32(quoted.encode()):08x}"
+    return f"{quoted}.lane"
+
+
+def lane_of(name: str) -> str | None:
+    """The lane whose file has this name, up to what was cut; None for names of other files."""
+    return unquote(name[:-5], errors="surrogatepass") if name.endswith(".lane") else None
