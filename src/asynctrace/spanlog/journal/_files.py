@@ -1,0 +1,74 @@
+"""Small acts on the files of a journal that more than one of its modules needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from ._format import LOCK_FILE
+
+__all__ = ["allocate", "erase", "names_lock_last", "sync_folder", "unlink", "write_new"]
+
+
+def write_new(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Raises `OSError`; the file may be there in part then."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _write_all(descriptor, content)
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Give an empty file `size` bytes that no store can lack later. Raises `OSError`."""
+    if size <= 0:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS: files are not mapped there, a full disk is met by write()
+        os.ftruncate(descriptor, size)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unlink(path: Path) -> None:
+    """Delete a file; one that is gone is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def erase(directory: Path) -> None:
+    """Delete a hidden directory as far as possible, its lock last; `sweep()` comes back for what is left."""
+    for name in names_lock_last(directory):
+        try:
+            os.unlink(directory / name)
+        except OSError:
+            continue
+    try:
+        os.rmdir(directory)
+    except OSError:
+        return
+
+
+def names_lock_last(directory: Path) -> list[str]:
+    """The names in a journal's directory, in the order in which they may be deleted; none when it is gone."""
+    try:
+        return sorted(os.listdir(directory), key=lambda name: (name == LOCK_FILE, name))
+    except OSError:
+        return []
