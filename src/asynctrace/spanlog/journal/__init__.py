@@ -2,12 +2,15 @@
 
 from ._format import FORMAT_VERSION, HEADER_BYTES, JournalMeta, decode_meta, encode_meta
 from ._segment_file import FileSegment
+from ._segment_reader import ReadSegment, read_segment
 
 __all__ = [
     "FORMAT_VERSION",
     "HEADER_BYTES",
     "FileSegment",
     "JournalMeta",
+    "ReadSegment",
     "decode_meta",
     "encode_meta",
+    "read_segment",
 ]

@@ -60,8 +60,10 @@ __all__ = [
     "JournalMeta",
     "decode_meta",
     "encode_meta",
+    "header_crc",
     "lane_file",
     "lane_of",
+    "mark_crc",
     "segment_file",
     "segment_index",
     "slab_file",
@@ -95,6 +97,16 @@ META_FILE: Final = "meta"
 
 _LONGEST_LANE = 200
 """Characters of a quoted lane name in a file name, which most file systems bound at 255 bytes."""
+
+
+def header_crc(header: memoryview) -> int:
+    """The crc32 of the fields of a header, its state left out. `header` are its words."""
+    return zlib.crc32(header[STATE_AT + 1 : FIELD_WORDS], zlib.crc32(header[:STATE_AT]))
+
+
+def mark_crc(mark: memoryview, seed: int) -> int:
+    """The crc32 of a mark in a segment whose header has the crc `seed`. `mark` are its words."""
+    return zlib.crc32(mark[: MARK_WORDS - 1], seed)
 
 
 class JournalMeta(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,6 @@ from .._segment import WORD_BYTES, Segment, slots_for, whole_words
 from ._format import (
     BASE_AT,
     CAPACITY_AT,
-    FIELD_WORDS,
     FORMAT_VERSION,
     FREE,
     HEADER_BYTES,
@@ -49,10 +48,12 @@ from ._format import (
     SLOTS_AT,
     STATE_AT,
     VERSION_AT,
+    header_crc,
+    mark_crc,
 )
 from ._populate import populate
 
-__all__ = ["FileSegment", "header_crc", "segment_file_bytes"]
+__all__ = ["FileSegment", "segment_file_bytes"]
 
 _NO_DESCRIPTOR = -1
 
@@ -67,11 +68,6 @@ def segment_file_bytes(capacity: int) -> int:
     capacity = whole_words(capacity)
     size = HEADER_BYTES + capacity + slots_for(capacity) * WORD_BYTES
     return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
-def header_crc(header: memoryview) -> int:
-    """The crc32 of the fields of a header (words), its state left out."""
-    return zlib.crc32(header[STATE_AT + 1 : FIELD_WORDS], zlib.crc32(header[:STATE_AT]))
 
 
 class FileSegment(Segment):
@@ -234,7 +230,7 @@ class FileSegment(Segment):
         mark[1] = self._marked
         mark[2] = self._proved_end
         mark[3] = self._words_crc << 32 | self._payload_crc
-        mark[4] = SEALED | zlib.crc32(mark[:4], header_crc(self._header))
+        mark[4] = SEALED | mark_crc(mark, header_crc(self._header))
 
     # Its end -----------------------------------------------------------------------------------------------------
 
