@@ -45,10 +45,14 @@ __all__ = [
     "quarantine",
     "quarantine_damaged",
     "service_folder",
+    "QUARANTINE",
+    "is_own_directory",
+    "make_away_with",
+    "take",
 ]
 
 _DEATHS, _REASON = "deaths", "reason"
-_QUARANTINE = "quarantine"
+QUARANTINE = "quarantine"
 _SUFFIX = ".j"
 
 _MAX_META_BYTES = 4 << 20
@@ -201,7 +205,7 @@ class JournalDirectory:
         """
         try:
             if self.is_ours():
-                _make_away_with(self.path)
+                make_away_with(self.path)
         finally:
             self._lock.release()
 
@@ -219,7 +223,7 @@ def _fill(hidden: Path, lock: Lock, meta: JournalMeta, *, sync: bool) -> None:
         sync_folder(hidden)
 
 
-def _make_away_with(path: Path) -> None:
+def make_away_with(path: Path) -> None:
     """Delete a directory whose lock the caller holds. Raises `OSError` when it cannot even be renamed."""
     gone = path.parent / f".{path.name.removeprefix('.').rpartition('.')[0]}.gone"
     with contextlib.suppress(FileNotFoundError):  # somebody deleted it
@@ -282,7 +286,7 @@ def list_journals(folder: Path) -> list[JournalEntry]:
     Steals nothing: while it looks, a claim may fail, and succeeds when it comes again.
     """
     entries = [_look_at(path) for path in _paths(folder)]
-    entries += [_look_at(path, aside=True) for path in _paths(folder / _QUARANTINE)]
+    entries += [_look_at(path, aside=True) for path in _paths(folder / QUARANTINE)]
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: entry.meta.created_ns if entry.meta else entry.modified_ns)
 
@@ -301,16 +305,19 @@ def _look_at(path: Path, *, aside: bool = False) -> JournalEntry | None:
         status = os.stat(path, follow_symlinks=False)
     except OSError:
         return None
-    if not _is_own_directory(status):
+    if not is_own_directory(status):
         return JournalEntry(path, JournalState.FOREIGN, None, 0, status.st_mtime_ns)
     size, modified_ns = _measure(path)
     state, meta = _state_of(path)
     if state is None:
         return None
-    return JournalEntry(path, JournalState.QUARANTINED if aside else state, meta, size, modified_ns)
+    if aside and state in {JournalState.ORPHAN, JournalState.DAMAGED}:
+        state = JournalState.QUARANTINED
+    return JournalEntry(path, state, meta, size, modified_ns)
 
 
-def _is_own_directory(status: os.stat_result) -> bool:
+def is_own_directory(status: os.stat_result) -> bool:
+    """Whether this is a directory, not a link to one, of the user of this process."""
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
@@ -366,7 +373,7 @@ def _read_meta(path: Path) -> JournalMeta:
 
 def claim(path: Path) -> JournalDirectory | None:
     """Take a journal that nobody holds, of a version that we know and of our own user; else None, and all is as it was."""
-    lock = _take(path)
+    lock = take(path)
     if lock is None:
         return None
     try:
@@ -380,9 +387,12 @@ def claim(path: Path) -> JournalDirectory | None:
     return JournalDirectory(path, meta, lock, deaths=_read_deaths(path))
 
 
-def _take(path: Path) -> Lock | None:
+def take(path: Path, *, anew: bool = False) -> Lock | None:
+    """The lock of a journal or leftover that nobody holds; with `anew` a lock file that is missing is made."""
     try:
-        lock = Lock(path / LOCK_FILE)
+        if not is_own_directory(os.stat(path, follow_symlinks=False)):
+            return None
+        lock = Lock(path / LOCK_FILE, create=anew and not os.path.lexists(path / LOCK_FILE))
     except OSError:
         return None
     try:
@@ -397,7 +407,7 @@ def _take(path: Path) -> Lock | None:
 
 def _is_still_own(path: Path, lock: Lock) -> bool:
     try:
-        own = _is_own_directory(os.stat(path, follow_symlinks=False))
+        own = is_own_directory(os.stat(path, follow_symlinks=False))
     except OSError:
         return False
     # Asked after the lock was taken: between the open and the lock the journal may have been removed or put aside.
@@ -414,27 +424,31 @@ def quarantine(directory: JournalDirectory, reason: str) -> Path:
 
 
 def quarantine_damaged(path: Path, reason: str) -> Path | None:
-    """The same for a journal that cannot be claimed because its `meta` or `lock` is broken; None while it is held."""
-    if _is_held(path) is None:
-        _make_lock_anew(path)
-    lock = _take(path)
+    """The same for a journal that cannot be claimed because its `meta` or `lock` is broken.
+
+    None, and all is as it was, while somebody holds it and when a newer version wrote it.
+    """
+    lock = take(path, anew=True)
     if lock is None:
         return None
     try:
-        return _put_aside(path, reason)
+        return None if _is_newer(path) else _put_aside(path, reason)
     finally:
         lock.release()
 
 
-def _make_lock_anew(path: Path) -> None:
+def _is_newer(path: Path) -> bool:
     try:
-        Lock(path / LOCK_FILE, create=True).release()
-    except OSError:
-        return  # somebody else did, or it is no directory
+        _read_meta(path)
+    except JournalFromNewerVersion:
+        return True
+    except JournalDamaged:
+        return False
+    return False
 
 
 def _put_aside(path: Path, reason: str) -> Path:
-    folder = path.parent / _QUARANTINE
+    folder = path.parent / QUARANTINE
     folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.suppress(OSError):  # a full disk: better put aside without a note than read again
         write_new(path / _REASON, reason.encode("utf-8", "replace"))

@@ -81,10 +81,9 @@ class Lock:
 
     def forget(self) -> None:
         """Close this process's descriptor and leave the lock to those who have a copy of it."""
-        with _guard:
-            descriptor = self._give_up()
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptor = self._give_up()
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _give_up(self) -> int:
         descriptor, self._descriptor = self._descriptor, -1
@@ -93,16 +92,18 @@ class Lock:
 
 
 def before_fork() -> None:
-    """To be called before each fork: no lock is half open while the process is copied."""
+    """To be called before each fork, after every other lock was taken: no lock is half open while the process is copied."""
     _guard.acquire()
 
 
 def after_fork_in_parent() -> None:
+    """The counterpart of `before_fork()`."""
     _guard.release()
 
 
 def after_fork_in_child() -> None:
-    """Close the child's copies of all locks of the parent, also those that a thread was just looking at."""
+    """Close the child's copies of all locks of the parent, also of those that another thread was looking at."""
+    global _guard
+    _guard = threading.RLock()
     for lock in list(_held):
         lock.forget()
-    _guard.release()

@@ -1,0 +1,144 @@
+"""What may stay in a folder of journals: nothing for ever, and not more bytes than were agreed.
+
+Only what nobody holds is removed, and only after it was claimed: orphans, damaged journals, those put aside. Never a living
+one, never one of a newer version, never one of another user. The oldest go first, by the last sign of life of their owner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ._directory import (
+    QUARANTINE,
+    JournalDirectory,
+    JournalEntry,
+    JournalState,
+    claim,
+    is_own_directory,
+    list_journals,
+    make_away_with,
+    take,
+)
+from ._format import LOCK_FILE
+
+__all__ = ["Removed", "remove_expired", "sweep"]
+
+_REMOVABLE = frozenset({JournalState.ORPHAN, JournalState.DAMAGED, JournalState.QUARANTINED})
+
+_SWEEP_AFTER_NS = 60 * 10**9
+"""No creation takes a minute. A leftover that is held is spared however old it is."""
+
+
+class Removed(NamedTuple):
+    """A journal that was not delivered and is gone."""
+
+    path: Path
+    records: int | None
+    """Records that went with it; None when nobody could count them."""
+    size: int
+    expired: bool
+    """By age; else because the folder held too many bytes."""
+
+
+def remove_expired(
+    folder: Path,
+    now_ns: int,
+    max_age: float,
+    max_bytes: int,
+    *,
+    count: Callable[[JournalDirectory], int] | None = None,
+) -> list[Removed]:
+    """Remove what is older than `max_age` seconds, then the oldest until `max_bytes` are kept; sweep leftovers too.
+
+    Living journals count among the bytes. `count` tells how many undelivered records a claimed journal holds, before
+    it goes. Raises what `count` raises, and `OSError` when a journal cannot be deleted; each is released then.
+    """
+    sweep(folder, now_ns)
+    entries = list_journals(folder)
+    excess = sum(entry.size for entry in entries) - max_bytes
+    removed: list[Removed] = []
+    for entry in sorted(entries, key=lambda entry: entry.modified_ns):
+        if entry.state not in _REMOVABLE:
+            continue
+        expired = now_ns - entry.modified_ns > max_age * 1e9
+        if not expired and excess <= 0:
+            break  # the next ones are younger still
+        records, is_gone = _remove(entry, count)
+        if is_gone:
+            removed.append(Removed(entry.path, records, entry.size, expired))
+        if is_gone or not os.path.lexists(entry.path):
+            excess -= entry.size
+        elif not expired:
+            break  # somebody has it just now; the next one is not the oldest
+    return removed
+
+
+def _remove(entry: JournalEntry, count: Callable[[JournalDirectory], int] | None) -> tuple[int | None, bool]:
+    """(records that went, whether we removed it)."""
+    directory = claim(entry.path)
+    if directory is None:
+        return None, entry.meta is None and _remove_unread(entry.path)
+    try:
+        records = count(directory) if count is not None else None
+        directory.remove()
+    finally:
+        directory.release()
+    return records, True
+
+
+def _remove_unread(path: Path) -> bool:
+    """A journal without a `meta` that can be read, perhaps without a lock."""
+    lock = take(path, anew=True)
+    if lock is None:
+        return False
+    try:
+        make_away_with(path)
+    finally:
+        lock.release()
+    return True
+
+
+def sweep(folder: Path, now_ns: int) -> None:
+    """Remove what processes left that died while they created or removed a journal."""
+    for path in _leftovers(folder):
+        _sweep_one(path, now_ns)
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    for place in (folder, folder / QUARANTINE):
+        for name in _names(place):
+            if name.startswith(".") and name.endswith((".new", ".gone")):
+                yield place / name
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _sweep_one(path: Path, now_ns: int) -> None:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+        if not is_own_directory(status) or now_ns - status.st_mtime_ns < _SWEEP_AFTER_NS:
+            return
+        if os.path.lexists(path / LOCK_FILE):
+            _sweep_if_free(path)
+        else:
+            make_away_with(path)  # renamed first: a creator that slept all the while fails, and begins anew
+    except OSError:
+        return  # it stays for the next sweep
+
+
+def _sweep_if_free(path: Path) -> None:
+    lock = take(path)
+    if lock is None:
+        return
+    try:
+        make_away_with(path)
+    finally:
+        lock.release()
