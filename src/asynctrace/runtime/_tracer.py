@@ -61,6 +61,19 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     lanes: dict[str, LaneStatistics] = {}
 
 
+class _Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tracer was made with, checked: a forked child makes its own parts from it."""
+
+    capacity_bytes: int
+    capacity_spans: int | None
+    when_full: WhenFull
+    exporters: Sequence[tuple[str, Exporter]]
+    delivery: DeliveryOptions
+    resource: Mapping[str, AttributeValue]
+    ids: IdSource | None
+    diagnostics: Diagnostics
+
+
 class Tracer(Recorder):
     """Traces one service, and can tell what became of every span.
 
@@ -77,9 +90,11 @@ class Tracer(Recorder):
     __slots__ = (
         "_delivery",
         "_environment",
+        "_ids",
         "_is_default",
         "_life_lock",
         "_log",
+        "_settings",
         "_shutdown_outcome",
         "_shutdown_task",
         "_shutdown_timeout",
@@ -114,40 +129,57 @@ class Tracer(Recorder):
         self.service = service or _named_in(resource) or environment.service or "unknown_service"
         self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
         clock = clock or SystemClock()
-        diagnostics = Diagnostics(clock.monotonic_ns)
-        self._log = SpanLog(
+        self._is_default = False
+        self._settings = _Settings(
             capacity_bytes=_whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY),
             capacity_spans=None if capacity_spans is None else _whole("capacity_spans", capacity_spans, 1),
             when_full=parse_when_full(when_full),
-            on_ready=_weakly(self),
+            exporters=_named(_exporters(exporters, environment, clock)),
+            delivery=delivery or DeliveryOptions(),
+            resource=resource or {},
+            ids=ids,
+            diagnostics=Diagnostics(clock.monotonic_ns),
         )
         super().__init__(
-            sink=self._log,
+            sink=self._own(),
             clock=clock,
-            ids=ids or RandomIds(),
-            diagnostics=diagnostics,
+            ids=self._ids,
+            diagnostics=self._settings.diagnostics,
             limits=limits,
             mask=mask,
             sampler=ALWAYS_OFF if environment.is_disabled else sampler or environment.sampler,
             cancelled_types=(asyncio.CancelledError,),
         )
-        found = make_resource(self.service, resource or {}, environment.resource)
+        _registry.add(self)
+
+    def _own(self) -> SpanLog:
+        """Make what belongs to this process and to no other: log, lanes, resource, randomness. A forked child calls it
+        again, before any other code of the child runs."""
+        settings = self._settings
+        self._ids = settings.ids or RandomIds()
+        self._log = SpanLog(
+            capacity_bytes=settings.capacity_bytes,
+            capacity_spans=settings.capacity_spans,
+            when_full=settings.when_full,
+            on_ready=_weakly(self),
+        )
         self._delivery = Delivery(
             self._log,
-            _named(_exporters(exporters, environment, clock)),
-            options=delivery or DeliveryOptions(),
-            resource=found,
+            settings.exporters,
+            options=settings.delivery,
+            resource=make_resource(self.service, settings.resource, self._environment.resource),
             scope=Scope(name="asynctrace", version=SDK_VERSION),
             log_id=str(uuid4()),
             drain_timeout=self._shutdown_timeout,
-            diagnostics=diagnostics,
+            diagnostics=settings.diagnostics,
             random=RandomIds()._random.random,
             new_context=_lane_context,
         )
-        self._life_lock = threading.Lock()
+        self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
-        self._is_default = False
+        return self._log
+
         _registry.add(self)
 
     # Starting ----------------------------------------------------------------------------------------------------
