@@ -40,11 +40,13 @@ def blocks_of(tracer: Tracer) -> dict[str, Block]:
     async def one_call(count: int) -> None:
         for step in range(count):
             async with tracer.trace_component("step") as component:
-                component.set_attributes(_attributes(step))
+                component.set_attributes({"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step})
 
     async def at_entry(count: int) -> None:
         for step in range(count):
-            async with tracer.trace_component("step", attributes=_attributes(step)):
+            async with tracer.trace_component(
+                "step", attributes={"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step}
+            ):
                 pass
 
     async def no_attributes(count: int) -> None:
@@ -58,10 +60,6 @@ def blocks_of(tracer: Tracer) -> dict[str, Block]:
         "attributes at entry": at_entry,
         UNBOUND: no_attributes,
     }
-
-
-def _attributes(step: int) -> dict[str, object]:
-    return {"http.request.method": "GET", "http.route": "/cart/{id}", "cart.items": step}
 
 
 async def child(task: Task) -> dict[str, Any]:

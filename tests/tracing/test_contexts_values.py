@@ -301,6 +301,19 @@ async def test_a_tracer_that_records_nothing_has_the_same_face(options: dict[str
     assert subject.spans == ()
 
 
+async def test_what_is_not_recorded_is_no_loss_either() -> None:
+    subject = Recording(sampler=TraceIdRatio(0))
+    async with subject.tracer.trace_component("root"), subject.tracer.trace_component("below", inputs=1):
+        pass
+    with subject.tracer.trace_component("plain root"):
+        pass
+    async with subject.tracer.trace("run"):
+        pass
+    assert (subject.sink.records, subject.sink.refused) == ([], [])
+    assert subject.tracer._errors == {}
+    assert subject.tracer._late_calls == {}
+
+
 async def test_a_region_under_suppress_has_the_same_face_and_records_nothing() -> None:
     subject = Recording()
     with assert_no_context_leaked(), subject.tracer.suppress():

@@ -22,10 +22,11 @@ from struct import Struct
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._contracts import Ending, StatusCode
+from .._contracts import MOST_NOTED, Ending, StatusCode
 from .._errors import MisuseError
 from ..wire import decode_span, encode_span, encode_varint, frame
 from ..wire._span import FRAMES
+from ..wire._values import encode_text
 from ..wire._varint import VARINTS
 from ._decorator import decorate
 from ._endings import STATUS_OF, TAILS, classify
@@ -38,18 +39,23 @@ if TYPE_CHECKING:
     from ._recorder import Recorder
     from ._run import TraceContext
 
-__all__ = ["ENDED", "NEW", "OPEN", "ComponentTraceContext"]
+__all__ = ["ENDED", "NEW", "OPEN", "UNRECORDED", "ComponentTraceContext"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 NEW: Final = 0
 OPEN: Final = 1
 ENDED: Final = 2
+UNRECORDED: Final = 3
+"""Entered, and not recorded (see `_unrecorded.py`)."""
 
 _OK: Final = Ending.OK  # looking it up in its class costs 45 ns on 3.11
+_BRIEF_NAME: Final = 64  # bytes of a name in a note that would not fit whole
 _UNSUSPECTED: Final = 10**12  # an integer below it is no card number
 _FRAMES_KNOWN: Final = len(FRAMES)
+_VARINTS_KNOWN: Final = len(VARINTS)
 _pack_double = Struct("<d").pack
+_pack_start = Struct("<Q").pack
 _pack_times = Struct("<QBQ").pack  # the start, whose tag ends the shape, and the end with its tag
 
 
@@ -72,6 +78,7 @@ class ComponentTraceContext:
         "_restore",
         "_run",
         "_shape",
+        "_slot",
         "_start",
         "_state",
     )
@@ -89,6 +96,7 @@ class ComponentTraceContext:
     _restore: ComponentTraceContext | Suppressed | None
     _run: TraceContext | None  # None in a trace without a run; in a run's root span too, or the two were a cycle
     _offset: int  # wall clock minus monotonic clock at the trace's first component, in nanoseconds
+    _slot: int  # its place among the open spans of a journal; only where there is a slab
     _start: int  # monotonic nanoseconds
 
     def __init__(self) -> None:
@@ -126,18 +134,38 @@ class ComponentTraceContext:
             recorder._open.sift()
         component_var.set(self)
         self._start = recorder._monotonic_ns()
+        if recorder._slab is not None:
+            self._note_open()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None and component_var.get() is self:  # as in _leave(), without the call
+        recorder = self._recorder
+        if exc is None and self._extras is None and component_var.get() is self:
+            # _leave() and _end() for the most common case: their calls are a thirtieth of the whole span.
+            now = recorder._monotonic_ns()
             component_var.set(self._restore)
-            record = self._end(_OK)
+            if self._state != OPEN:  # and no call until it is set, as in _end()
+                self._not_open()
+                return
+            self._state = ENDED
+            record: bytes | None
+            try:
+                start = self._start
+                offset = self._offset
+                times = _pack_times(start + offset, 0x41, now + offset)
+                body = b"".join([self._head, self._id, self._shape.ended_ok, times, *self._attributes.values()])
+                size = len(body)
+                record = FRAMES[size] + body if size < _FRAMES_KNOWN else self._framed(body)
+            except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
+                record = self._not_encoded(error)
         else:
             record = self._leave(exc)
-        if record is not None and not self._recorder._append_nowait(record):
-            await self._recorder._append_waiting(record, exc)
+        if record is not None and not recorder._append_nowait(record):
+            await recorder._append_waiting(record, exc)
+        if recorder._slab is not None:
+            recorder._slab.leave(self._slot)
 
     def __enter__(self) -> ComponentTraceContext:
         return self._enter()
@@ -208,25 +236,26 @@ class ComponentTraceContext:
         now = recorder._monotonic_ns()
         # No call stands between these lines, so of two threads that end one component only one gets past them.
         if self._state != OPEN:
-            recorder._count_late("end")
+            self._not_open()
             return None
         self._state = ENDED
         try:
-            start = self._start
-            offset = self._offset
-            times = _pack_times(start + offset, 0x41, now + offset)
-            if ending is _OK and self._extras is None:
-                body = b"".join([self._head, self._id, self._shape.ended_ok, times, *self._attributes.values()])
-            else:
-                body = self._encode_rest(ending, times)
-            size = len(body)
-            if size < _FRAMES_KNOWN:
-                return FRAMES[size] + body
-            return frame(body) if size <= recorder._span_bytes else recorder._encoder.cut_record(body)
+            times = _pack_times(self._start + self._offset, 0x41, now + self._offset)
+            return self._framed(self._encode(ending, times))
         except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
-            recorder._failed(error)
-            recorder._sink.refuse("internal_error")
-            return None
+            return self._not_encoded(error)
+
+    def _not_open(self) -> None:
+        self._recorder._count_late("end")
+
+    def _framed(self, body: bytes) -> bytes:
+        recorder = self._recorder
+        return frame(body) if len(body) <= recorder._span_bytes else recorder._encoder.cut_record(body)
+
+    def _not_encoded(self, error: Exception) -> bytes | None:
+        self._recorder._failed(error)
+        self._recorder._sink.refuse("internal_error")
+        return None
 
     def _end_by(self, exc: BaseException) -> bytes | None:
         recorder = self._recorder
@@ -239,7 +268,7 @@ class ComponentTraceContext:
             ending = Ending.ERROR
         return self._end(ending)
 
-    def _encode_rest(self, ending: Ending, times: bytes) -> bytes:
+    def _encode(self, ending: Ending, times: bytes) -> bytes:
         extras = self._extras
         front = (self._head, self._id, self._shape.encoded, times)
         if extras is None:
@@ -255,8 +284,29 @@ class ComponentTraceContext:
         return field
 
     def _store(self, record: bytes | None) -> None:
-        if record is not None and not self._recorder._append_nowait(record):
-            self._recorder._sink.append_sync(record)
+        recorder = self._recorder
+        if record is not None and not recorder._append_nowait(record):
+            recorder._sink.append_sync(record)
+        if recorder._slab is not None:
+            recorder._slab.leave(self._slot)
+
+    def _note_open(self) -> None:
+        """Write down, for whoever comes after this process, that the span is open."""
+        recorder = self._recorder
+        start = _pack_start(self._start + self._offset)
+        try:
+            body = b"".join((self._head, self._id, self._shape.encoded, start))
+            self._slot = recorder._slab.enter(body if len(body) <= MOST_NOTED else self._brief(start))  # type: ignore[union-attr]
+        except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
+            self._slot = -1
+            recorder._failed(error)
+
+    def _brief(self, start: bytes) -> bytes:
+        """As much of an open span as its place in the slab can hold: which it is, where it stands, and its name, cut."""
+        name = encode_text(self._shape.name)[:_BRIEF_NAME].decode("utf-8", "ignore")
+        shape = Shape(name, None, self._shape.kind, name)
+        bare = head(self._trace_id, self._parent._id if self._parent is not None else b"", None)
+        return b"".join((bare, self._id, shape.encoded, start))
 
     def _make_child_head(self) -> bytes:
         made = self._child_head = head(self._trace_id, self._id, self._run)
@@ -279,6 +329,8 @@ class ComponentTraceContext:
                 if kind is int and -1 < value < _UNSUSPECTED:
                     if value < 128:
                         field = heads.one_byte + VARINTS[value]
+                    elif value < _VARINTS_KNOWN:
+                        field = heads.two_bytes + VARINTS[value]
                     else:
                         varint = encode_varint(value)
                         field = heads.integers[len(varint)] + varint
@@ -296,13 +348,33 @@ class ComponentTraceContext:
         else:
             attributes[key] = field
 
-    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """`set_attribute()` for each item."""
         if type(attributes) is not dict and not isinstance(attributes, Mapping):
             raise TypeError(f"set_attributes() takes a mapping of attributes, not {type(attributes).__name__}")
-        set_attribute = self.set_attribute
+        recorder = self._recorder
+        limit, set_attribute = recorder._attribute_limit, self.set_attribute
+        if self._state == ENDED or len(attributes) > limit:
+            for key, value in attributes.items():
+                set_attribute(key, value)
+            return
+        pairs, heads, mine = recorder._pairs, recorder._heads, self._attributes
         for key, value in attributes.items():
+            kind = value.__class__
+            try:  # short texts and small numbers as in set_attribute(), whose call costs as much again
+                if kind is str:
+                    mine[key] = pairs[key][value]
+                    continue
+                if kind is int and -1 < value < _VARINTS_KNOWN:
+                    known = heads[key]
+                    mine[key] = (known.one_byte if value < 128 else known.two_bytes) + VARINTS[value]
+                    continue
+            except (KeyError, TypeError):
+                pass
             set_attribute(key, value)
+        while len(mine) > limit:
+            mine.popitem()
+            self._extend().dropped_attributes += 1
 
     def add_log(self, message: str, /, **fields: object) -> None:
         """Add a log line with fields: a span event at this moment."""

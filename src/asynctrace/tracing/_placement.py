@@ -13,9 +13,9 @@ from __future__ import annotations
 import threading
 from typing import Any, TypeAlias
 
-from .._contracts import Clock, IdSource
+from .._contracts import Clock, IdSource, OpenSpanNotes
 from .._errors import MisuseError
-from ._component import NEW, OPEN, ComponentTraceContext
+from ._component import NEW, OPEN, UNRECORDED, ComponentTraceContext
 from ._encoder import Encoder
 from ._extras import Extras
 from ._heads import ROOT_TAIL, TRACE_ID_TAG, head
@@ -60,6 +60,7 @@ class Placement:
         "_sampler",
         "_samples_all",
         "_shadow",
+        "_slab",
         "_span_id",
         "_time_ns",
         "_trace_id_source",
@@ -80,6 +81,7 @@ class Placement:
         self._open = OpenSpans()
         self._recent = self._open.recent
         self._shadow: Any = _Shadow(self)
+        self._slab: OpenSpanNotes | None = None
 
     def _enter_root(self, component: ComponentTraceContext) -> ComponentTraceContext:
         """Enter where nothing is current and every trace is sampled: programs without runs do this for each trace."""
@@ -89,6 +91,8 @@ class Placement:
         component_var.set(component)
         component._start = start = self._monotonic_ns()
         component._offset = self._time_ns() - start
+        if self._slab is not None:
+            component._note_open()
         return component
 
     def _enter_apart(
@@ -107,6 +111,8 @@ class Placement:
         self._open_span(component)
         component_var.set(component)
         component._start = self._monotonic_ns()
+        if self._slab is not None:
+            component._note_open()
         return component
 
     def _enter_run(self, run: TraceContext) -> None:
@@ -127,8 +133,10 @@ class Placement:
             run._span_id = self._span_id().hex()
         trace_var.set(run)
         component_var.set(None)
-        if run._root is not None:
-            run._root._start = self._monotonic_ns()
+        if root is not None and run._root is root:
+            root._start = self._monotonic_ns()
+            if self._slab is not None:
+                root._note_open()
 
     def _enter_root_span(self, run: TraceContext, root: ComponentTraceContext, outer: Scope) -> bool:
         """Give the run's root span its place; False when the run is not recorded."""
@@ -206,7 +214,7 @@ class Placement:
         component._parent = component._run = None
         component._head = head(self._trace_id_source(), b"", None)
         component._id = self._span_id()
-        component._state = OPEN
+        component._state = UNRECORDED
         component_var.set(component)
 
     def _clock_offset(self) -> int:

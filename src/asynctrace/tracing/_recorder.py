@@ -163,8 +163,10 @@ class Recorder(Placement):
         component._attributes = {}
         component._extras = component._child_head = None
         component._state = NEW
-        if inputs is not None or metadata is not None or attributes is not None or links is not None:
-            self._fill(component, inputs, metadata, attributes, links)
+        if attributes is not None:
+            component.set_attributes(attributes)
+        if inputs is not None or metadata is not None or links is not None:
+            self._fill(component, inputs, metadata, links)
         return component
 
     def start_tracers(
@@ -291,13 +293,8 @@ class Recorder(Placement):
         component: ComponentTraceContext,
         inputs: object,
         metadata: Mapping[str, object] | None,
-        attributes: Mapping[str, object] | None,
         links: Sequence[TraceContext | ComponentTraceContext | Link] | None,
     ) -> None:
-        if attributes is not None:
-            component.set_attributes(attributes)
-        if inputs is None and metadata is None and links is None:
-            return
         check_metadata(metadata)
         extras = self._extras_of(component)
         if inputs is not None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .._contracts import Ending
 from .._errors import MisuseError
 from ..wire import encode_attribute
 from ._component import NEW, ComponentTraceContext
@@ -127,7 +128,7 @@ class TraceContext:
         root = self._root
         if root is None:
             return None
-        return root._leave(exc)
+        return root._end(Ending.OK) if exc is None else root._end_by(exc)  # it was never the current component
 
     def _step_aside(self) -> None:
         """Left while a run inside is current: that one must not bring this one back."""
@@ -150,6 +151,8 @@ class TraceContext:
             recorder = self._root._recorder
             if not recorder._append_nowait(record):
                 await recorder._append_waiting(record, exc)
+            if recorder._slab is not None:
+                recorder._slab.leave(self._root._slot)
 
     def __enter__(self) -> TraceContext:
         return self._enter()

@@ -34,6 +34,10 @@ class Unrecorded(ComponentTraceContext):
         self._state = ENDED
         return None
 
+    def _not_open(self) -> None:
+        """`async with` looks `__aexit__` up before the class changes, so the recorded one's ends here."""
+        self._state = ENDED
+
     @property
     def is_recording(self) -> bool:
         return False

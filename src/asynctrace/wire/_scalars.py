@@ -15,12 +15,12 @@ __all__ = ["ScalarHeads"]
 
 class ScalarHeads:
     """For one key: the whole field for True and False; the field up to the number for a double (8 bytes, little-endian)
-    and for an int, by the length of its varint (`integers[1]` is `one_byte`)."""
+    and for an int, by the length of its varint (`one_byte` and `two_bytes` are `integers[1]` and `integers[2]`)."""
 
-    __slots__ = ("booleans", "double", "integers", "one_byte")
+    __slots__ = ("booleans", "double", "integers", "one_byte", "two_bytes")
 
     def __init__(self, tag: bytes, key: str) -> None:
         self.booleans = (encode_attribute(tag, key, False), encode_attribute(tag, key, True))
         self.double = encode_attribute(tag, key, 0.0)[:-8]
         self.integers = (b"", *(encode_attribute(tag, key, 1 << 7 * n)[: -n - 1] for n in range(9)))
-        self.one_byte = self.integers[1]
+        self.one_byte, self.two_bytes = self.integers[1:3]
