@@ -23,14 +23,25 @@ import msgspec
 
 from .._contracts import AttributeValue, Clock, Exporter, IdSource, Receipt, Scope
 from .._diagnostics import Diagnostics
-from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout, MisuseError
+from .._errors import DeliveryError, DeliveryTimeout, MisuseError
 from ..delivery import Delivery, DeliveryOptions, LaneStatistics, create_stubborn_task
 from ..spanlog import SpanLog, WhenFull, parse_when_full
 from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
 from ..tracing._scope import SUPPRESSED, component_var
 from . import _registry
-from ._environment import Environment, read_environment
+from ._environment import read_environment
 from ._loops import run_privately
+from ._options import (
+    Settings,
+    check_journal,
+    check_seam,
+    check_types,
+    exporters_of,
+    named,
+    named_in,
+    seconds,
+    whole,
+)
 from ._resource import SDK_VERSION, make_resource
 from ._sources import RandomIds, SystemClock
 
@@ -59,19 +70,6 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     internal_errors: dict[str, int] = {}
     """Errors inside tracing, by type: contained, each cost at most one field or one span."""
     lanes: dict[str, LaneStatistics] = {}
-
-
-class _Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tracer was made with, checked: a forked child makes its own parts from it."""
-
-    capacity_bytes: int
-    capacity_spans: int | None
-    when_full: WhenFull
-    exporters: Sequence[tuple[str, Exporter]]
-    delivery: DeliveryOptions
-    resource: Mapping[str, AttributeValue]
-    ids: IdSource | None
-    diagnostics: Diagnostics
 
 
 class Tracer(Recorder):
@@ -119,22 +117,22 @@ class Tracer(Recorder):
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> None:
-        _check_journal(journal)
-        _check_types(service=(service, str), limits=(limits, Limits), delivery=(delivery, DeliveryOptions))
-        _check_types(resource=(resource, Mapping))
-        _check_seam("sampler", sampler, "is_sampled")
-        _check_seam("clock", clock, "time_ns", "monotonic_ns")
-        _check_seam("ids", ids, "trace_id", "span_id")
+        check_journal(journal)
+        check_types(service=(service, str), limits=(limits, Limits), delivery=(delivery, DeliveryOptions))
+        check_types(resource=(resource, Mapping))
+        check_seam("sampler", sampler, "is_sampled")
+        check_seam("clock", clock, "time_ns", "monotonic_ns")
+        check_seam("ids", ids, "trace_id", "span_id")
         self._environment = environment = read_environment()
-        self.service = service or _named_in(resource) or environment.service or "unknown_service"
-        self._shutdown_timeout = _seconds("shutdown_timeout", shutdown_timeout)
+        self.service = service or named_in(resource) or environment.service or "unknown_service"
+        self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
         clock = clock or SystemClock()
         self._is_default = False
-        self._settings = _Settings(
-            capacity_bytes=_whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY),
-            capacity_spans=None if capacity_spans is None else _whole("capacity_spans", capacity_spans, 1),
+        self._settings = Settings(
+            capacity_bytes=whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY),
+            capacity_spans=None if capacity_spans is None else whole("capacity_spans", capacity_spans, 1),
             when_full=parse_when_full(when_full),
-            exporters=_named(_exporters(exporters, environment, clock)),
+            exporters=named(exporters_of(exporters, environment, clock)),
             delivery=delivery or DeliveryOptions(),
             resource=resource or {},
             ids=ids,
@@ -224,7 +222,7 @@ class Tracer(Recorder):
         when delivery fails inside. A refusal by the far side is no error: it is in the receipt.
         """
         if timeout is not None:
-            timeout = _seconds("timeout", timeout)
+            timeout = seconds("timeout", timeout)
         self._open.sift()  # lost handles end here, and their spans are part of this flush
         target = self._log.appended if trace_id is None else self._end_of_trace(trace_id)
         await self._delivery.flush(target, timeout)
@@ -245,7 +243,7 @@ class Tracer(Recorder):
         cut, deepest first, ending `incomplete`. What cannot be delivered in time is counted `dropped` for the reason
         `shutdown`, and one warning carries the receipt. Idempotent: every call gets the same receipt.
         """
-        seconds = self._shutdown_timeout if timeout is None else _seconds("timeout", timeout)
+        allowed = self._shutdown_timeout if timeout is None else seconds("timeout", timeout)
         with self._life_lock:
             is_first = self._shutdown_outcome is None
             outcome = self._shutdown_outcome = self._shutdown_outcome or concurrent.futures.Future()
@@ -253,7 +251,7 @@ class Tracer(Recorder):
             outcome.set_running_or_notify_cancel()  # from now on no waiter can cancel it
             # A task of its own, because the first caller may be cancelled while others wait.
             self._shutdown_task = create_stubborn_task(
-                self._shut_down(seconds, outcome, self._around()), context=_lane_context(), name="asynctrace shutdown"
+                self._shut_down(allowed, outcome, self._around()), context=_lane_context(), name="asynctrace shutdown"
             )
         return await asyncio.shield(asyncio.wrap_future(outcome))
 
@@ -289,10 +287,10 @@ class Tracer(Recorder):
     # Ending ------------------------------------------------------------------------------------------------------
 
     async def _shut_down(
-        self, seconds: float, outcome: concurrent.futures.Future[Receipt], callers: set[ComponentTraceContext]
+        self, allowed: float, outcome: concurrent.futures.Future[Receipt], callers: set[ComponentTraceContext]
     ) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = loop.time() + allowed
         self._is_closed = self._is_thinned = True
         try:
             await self._deliver_the_rest(deadline, loop, callers)
@@ -393,102 +391,3 @@ def _lane_context() -> Context:
     context = Context()
     context.run(component_var.set, SUPPRESSED)
     return context
-
-
-def _exporters(given: Sequence[Exporter] | None, environment: Environment, clock: Clock) -> Sequence[Exporter]:
-    if given is None:
-        given = [_default_exporter(environment)]
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TypeError(f"exporters is a list, exporters=[OTLPExporter()], not {type(given).__name__}")
-    for exporter in given:
-        if isinstance(exporter, type) or not isinstance(exporter, Exporter):
-            raise TypeError(f"an exporter has name, export() and aclose(), see Exporter; {exporter!r:.80} has not")
-        _apply_environment(exporter, environment, clock)
-    return given
-
-
-def _default_exporter(environment: Environment) -> Exporter:
-    from ..exporters import OTLPExporter
-
-    try:
-        return OTLPExporter(encoding=environment.encoding or "protobuf", ca_file=environment.ca_file)  # type: ignore[arg-type]
-    except ConfigurationError as error:
-        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {error}") from None
-
-
-def _apply_environment(exporter: Exporter, environment: Environment, clock: Clock) -> None:
-    """Exporters cannot read the environment: what the user left open is filled in here."""
-    from ..exporters import ConsoleExporter, OTLPExporter
-
-    if isinstance(exporter, OTLPExporter):
-        settings: dict[str, Any] = {
-            "endpoint": environment.endpoint,
-            "headers": environment.headers,
-            "timeout": environment.timeout,
-            "compression": environment.compression,
-        }
-        for field, value in settings.items():
-            try:
-                exporter.with_defaults(**{field: value})
-            except ConfigurationError as error:
-                raise ConfigurationError(f"OTEL_EXPORTER_OTLP_{field.upper()}: {error}") from None
-        exporter.with_defaults(**settings, clock=clock)
-    elif isinstance(exporter, ConsoleExporter) and environment.no_color:
-        exporter.with_defaults(color=False)
-
-
-def _named_in(resource: Mapping[str, AttributeValue] | None) -> str | None:
-    name = (resource or {}).get("service.name")
-    return name if isinstance(name, str) else None
-
-
-def _named(exporters: Sequence[Exporter]) -> list[tuple[str, Exporter]]:
-    """Each lane has a name of its own: the second "otlp" is "otlp-2"."""
-    named: dict[str, Exporter] = {}
-    for exporter in exporters:
-        name = base = exporter.name
-        number = 2
-        while name in named:
-            name, number = f"{base}-{number}", number + 1
-        named[name] = exporter
-    return list(named.items())
-
-
-def _check_journal(journal: object) -> None:
-    if journal in ("auto", False):
-        return
-    if isinstance(journal, bool | str | PathLike):
-        raise ConfigurationError(
-            "journal: this version keeps the span log in memory; use journal=False or leave it out"
-        )
-    raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
-
-
-def _check_types(**options: tuple[object, type]) -> None:
-    for option, (value, wanted) in options.items():
-        if value is not None and not isinstance(value, wanted):
-            raise TypeError(f"{option} is a {wanted.__name__}, not {type(value).__name__}")
-
-
-def _check_seam(option: str, value: object, *methods: str) -> None:
-    if value is None:
-        return
-    missing = [name for name in methods if isinstance(value, type) or not callable(getattr(value, name, None))]
-    if missing:
-        raise TypeError(f"{option} has the methods {', '.join(methods)}; {value!r:.60} has not")
-
-
-def _seconds(option: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}")
-    if not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{option} is zero or more seconds, not {value!r}")
-    return float(value)
-
-
-def _whole(option: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option} is a whole number, not {type(value).__name__}")
-    if value < least:
-        raise ConfigurationError(f"{option} is at least {least}, not {value}")
-    return value

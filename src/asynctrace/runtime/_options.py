@@ -1,0 +1,140 @@
+"""What `Tracer(…)` was given: checked where it is given, so that what cannot work is told there and not later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import msgspec
+
+from .._contracts import AttributeValue, Clock, Exporter, IdSource
+from .._diagnostics import Diagnostics
+from .._errors import ConfigurationError
+from ..delivery import DeliveryOptions
+from ..spanlog import WhenFull
+from ._environment import Environment
+
+__all__ = [
+    "Settings",
+    "check_journal",
+    "check_seam",
+    "check_types",
+    "exporters_of",
+    "named",
+    "named_in",
+    "seconds",
+    "whole",
+]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tracer was made with, checked: a forked child makes its own parts from it."""
+
+    capacity_bytes: int
+    capacity_spans: int | None
+    when_full: WhenFull
+    exporters: Sequence[tuple[str, Exporter]]
+    delivery: DeliveryOptions
+    resource: Mapping[str, AttributeValue]
+    ids: IdSource | None
+    diagnostics: Diagnostics
+
+
+def exporters_of(given: Sequence[Exporter] | None, environment: Environment, clock: Clock) -> Sequence[Exporter]:
+    if given is None:
+        given = [_default_exporter(environment)]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"exporters is a list, exporters=[OTLPExporter()], not {type(given).__name__}")
+    for exporter in given:
+        if isinstance(exporter, type) or not isinstance(exporter, Exporter):
+            raise TypeError(f"an exporter has name, export() and aclose(), see Exporter; {exporter!r:.80} has not")
+        _apply_environment(exporter, environment, clock)
+    return given
+
+
+def _default_exporter(environment: Environment) -> Exporter:
+    from ..exporters import OTLPExporter
+
+    try:
+        return OTLPExporter(encoding=environment.encoding or "protobuf", ca_file=environment.ca_file)  # type: ignore[arg-type]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {error}") from None
+
+
+def _apply_environment(exporter: Exporter, environment: Environment, clock: Clock) -> None:
+    """Exporters cannot read the environment: what the user left open is filled in here."""
+    from ..exporters import ConsoleExporter, OTLPExporter
+
+    if isinstance(exporter, OTLPExporter):
+        settings: dict[str, Any] = {
+            "endpoint": environment.endpoint,
+            "headers": environment.headers,
+            "timeout": environment.timeout,
+            "compression": environment.compression,
+        }
+        for field, value in settings.items():
+            try:
+                exporter.with_defaults(**{field: value})
+            except ConfigurationError as error:
+                raise ConfigurationError(f"OTEL_EXPORTER_OTLP_{field.upper()}: {error}") from None
+        exporter.with_defaults(**settings, clock=clock)
+    elif isinstance(exporter, ConsoleExporter) and environment.no_color:
+        exporter.with_defaults(color=False)
+
+
+def named_in(resource: Mapping[str, AttributeValue] | None) -> str | None:
+    name = (resource or {}).get("service.name")
+    return name if isinstance(name, str) else None
+
+
+def named(exporters: Sequence[Exporter]) -> list[tuple[str, Exporter]]:
+    """Each lane has a name of its own: the second "otlp" is "otlp-2"."""
+    named: dict[str, Exporter] = {}
+    for exporter in exporters:
+        name = base = exporter.name
+        number = 2
+        while name in named:
+            name, number = f"{base}-{number}", number + 1
+        named[name] = exporter
+    return list(named.items())
+
+
+def check_journal(journal: object) -> None:
+    if journal in ("auto", False):
+        return
+    if isinstance(journal, bool | str | PathLike):
+        raise ConfigurationError(
+            "journal: this version keeps the span log in memory; use journal=False or leave it out"
+        )
+    raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
+
+
+def check_types(**options: tuple[object, type]) -> None:
+    for option, (value, wanted) in options.items():
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{option} is a {wanted.__name__}, not {type(value).__name__}")
+
+
+def check_seam(option: str, value: object, *methods: str) -> None:
+    if value is None:
+        return
+    missing = [name for name in methods if isinstance(value, type) or not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(f"{option} has the methods {', '.join(methods)}; {value!r:.60} has not")
+
+
+def seconds(option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} is a number of seconds, not {type(value).__name__}")
+    if not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{option} is zero or more seconds, not {value!r}")
+    return float(value)
+
+
+def whole(option: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} is a whole number, not {type(value).__name__}")
+    if value < least:
+        raise ConfigurationError(f"{option} is at least {least}, not {value}")
+    return value
