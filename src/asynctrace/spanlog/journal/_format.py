@@ -64,6 +64,7 @@ __all__ = [
     "lane_file",
     "lane_of",
     "mark_crc",
+    "mark_seed",
     "segment_file",
     "segment_index",
     "slab_file",
@@ -104,8 +105,13 @@ def header_crc(header: memoryview) -> int:
     return zlib.crc32(header[STATE_AT + 1 : FIELD_WORDS], zlib.crc32(header[:STATE_AT]))
 
 
+def mark_seed(header: memoryview) -> int:
+    """What every crc of a mark starts from, so that it proves nothing below another header."""
+    return header_crc(header)
+
+
 def mark_crc(mark: memoryview, seed: int) -> int:
-    """The crc32 of a mark in a segment whose header has the crc `seed`. `mark` are its words."""
+    """The crc32 of a mark, of its words."""
     return zlib.crc32(mark[: MARK_WORDS - 1], seed)
 
 

@@ -50,6 +50,7 @@ from ._format import (
     VERSION_AT,
     header_crc,
     mark_crc,
+    mark_seed,
 )
 from ._populate import populate
 
@@ -61,6 +62,10 @@ _NO_DESCRIPTOR = -1
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 _ZEROS = bytes(64 * 1024)
+
+_LEAST_AHEAD = 16 * 1024
+_MOST_AHEAD = 256 * 1024
+"""Bounds of what `sync()` populates: twice what was appended since the last. Each page of it is written to disk again."""
 
 
 def segment_file_bytes(capacity: int) -> int:
@@ -83,6 +88,7 @@ class FileSegment(Segment):
         "_payload_crc",
         "_proved_end",
         "_sequence",
+        "_synced",
         "_words_crc",
         "name",
         "number",
@@ -142,6 +148,9 @@ class FileSegment(Segment):
 
     # Being used anew ---------------------------------------------------------------------------------------------
 
+    # Measured on ext4, 1 MiB: used anew 0.07 ms, and its appends fault no page; unlinked, made and populated 2.3 ms;
+    # not populated, 257 page faults and a mean of 290 instead of 110 ns for each append.
+
     def recycle(self, number: int, base: int) -> bool:
         """Take the file for new records; False, and nothing has changed, while somebody holds a view of it."""
         if not self.prepare():
@@ -169,11 +178,10 @@ class FileSegment(Segment):
         header = self._header
         header[NUMBER_AT] = number
         header[BASE_AT] = base
-        crc = header_crc(header)
         self.number = number
         self.base = base
-        self._forget_proofs(crc)
-        header[STATE_AT] = SEALED | crc
+        self._forget_proofs(mark_seed(header))
+        header[STATE_AT] = SEALED | header_crc(header)
 
     def reuse(self, base: int) -> bool:
         """False: a file is used anew by `recycle()`, under a new number."""
@@ -187,7 +195,7 @@ class FileSegment(Segment):
 
     def _forget_proofs(self, crc: int) -> None:
         self._payload_crc = self._words_crc = crc
-        self._proved_end = self._marked = self._sequence = 0
+        self._proved_end = self._marked = self._synced = self._sequence = 0
 
     def _is_viewed(self) -> bool:
         """Whether anybody but us holds a view of the mapping."""
@@ -212,16 +220,35 @@ class FileSegment(Segment):
         """Prove the first `used` records, and wait until they are on the disk. Raises `OSError`. From one thread only.
 
         What was proved before stays proved if this fails or the power does. Returns at once if they are proved already.
+        The directory entry of a new file is not ours to sync: `fsync` its folder once.
         """
-        if used <= self._marked:
+        if used <= self._synced:
             return
+        used = max(used, self._marked)  # of a sync that failed
         end = self.start_of(used)
+        appended = end - self._proved_end
         self._payload_crc = zlib.crc32(self.payload[self._proved_end : end], self._payload_crc)
         self._words_crc = zlib.crc32(self.words[self._marked : used], self._words_crc)
         self._proved_end, self._marked = end, used
         self._write_mark()
         os.fdatasync(self._fd)
+        self._synced = used
         self._sequence += 1  # not before: a mark that may not be on the disk is the one to be overwritten next
+        self.populate_ahead(used, max(_LEAST_AHEAD, min(2 * appended, _MOST_AHEAD)))
+
+    def populate_ahead(self, used: int, length: int) -> None:
+        """Make the pages of the next `length` bytes, behind `used` records, writable. Others may append meanwhile.
+
+        Whenever the kernel has written a page to the disk, the first store into it asks the file system anew.
+        """
+        # Measured on ext4 with a sync every 60 records of 300 bytes: p99 of an append 4.4 µs without this, 0.8 µs with it;
+        # mean 351 and 147 ns. It costs the thread that syncs 0.07 ms.
+        tail = HEADER_BYTES + self.start_of(used)
+        words_at = HEADER_BYTES + self.capacity
+        slots = length // (self.capacity // self.slots)
+        populate(self._memory, tail, min(tail + length, words_at), in_use=True)
+        first = words_at + max(0, used - 1) * WORD_BYTES
+        populate(self._memory, first, first + (slots + 1) * WORD_BYTES, in_use=True)
 
     def _write_mark(self) -> None:
         at = MARKS_AT[self._sequence % len(MARKS_AT)]
@@ -230,7 +257,7 @@ class FileSegment(Segment):
         mark[1] = self._marked
         mark[2] = self._proved_end
         mark[3] = self._words_crc << 32 | self._payload_crc
-        mark[4] = SEALED | mark_crc(mark, header_crc(self._header))
+        mark[4] = SEALED | mark_crc(mark, mark_seed(self._header))
 
     # Its end -----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ from ._format import (
     VERSION_AT,
     header_crc,
     mark_crc,
+    mark_seed,
 )
 
 __all__ = ["ReadSegment", "Trust", "read_segment"]
@@ -157,7 +158,7 @@ def _written(words: array[int]) -> int:
 
 def _proved_by_marks(header: memoryview, payload: memoryview, words: array[int], ends: array[int]) -> int:
     """How many records the newest mark proves that can prove anything."""
-    seed = header_crc(header)
+    seed = mark_seed(header)
     marks = [header[at : at + MARK_WORDS] for at in MARKS_AT]
     for mark in sorted(marks, key=lambda mark: mark[0], reverse=True):
         _, records, end, crcs, seal = mark
