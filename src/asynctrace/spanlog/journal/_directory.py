@@ -110,20 +110,18 @@ class JournalDirectory:
         """
         hidden = folder / f".{meta.journal_id}.new"
         path = folder / f"{meta.journal_id}{_SUFFIX}"
-        os.mkdir(hidden, 0o700)
         lock = None
         try:
+            os.mkdir(hidden, 0o700)
             lock = Lock(hidden / LOCK_FILE, create=True)
             _fill(hidden, lock, meta, sync=sync)
             os.rename(hidden, path)
             if sync:
                 sync_folder(folder)
+        except FileExistsError:
+            raise  # an id that is in use: what lies there is not ours
         except BaseException:
-            erase(hidden)
-            if lock is not None:
-                if lock.leads_here(path / LOCK_FILE):
-                    erase(path)
-                lock.release()
+            _clear_up(hidden, path, lock)
             raise
         return cls(path, meta, lock, sync=sync)
 
@@ -212,6 +210,15 @@ class JournalDirectory:
     def forget_in_child(self) -> None:
         """After a fork, in the child: close its copy of the lock, touch nothing. The parent keeps the journal."""
         self._lock.forget()
+
+
+def _clear_up(hidden: Path, path: Path, lock: Lock | None) -> None:
+    """Nothing of what `create()` made stays, however far it came."""
+    erase(hidden)
+    if lock is not None:
+        if lock.leads_here(path / LOCK_FILE):
+            erase(path)
+        lock.release()
 
 
 def _fill(hidden: Path, lock: Lock, meta: JournalMeta, *, sync: bool) -> None:

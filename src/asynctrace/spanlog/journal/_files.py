@@ -54,7 +54,7 @@ def unlink(path: Path) -> None:
 
 
 def erase(directory: Path) -> None:
-    """Delete a hidden directory as far as possible, its lock last; `sweep()` comes back for what is left."""
+    """Delete a directory as far as possible, its lock last; `sweep()` comes back for what is left of a hidden one."""
     for name in names_lock_last(directory):
         try:
             os.unlink(directory / name)

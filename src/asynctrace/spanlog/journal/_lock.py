@@ -30,9 +30,14 @@ class Lock:
         """Raises `OSError`. Only opens: nothing is locked yet."""
         flags = os.O_RDWR if write else os.O_RDONLY
         flags |= os.O_CREAT | os.O_EXCL if create else 0
-        with _guard:  # no fork between the descriptor and its place in the list
-            self._descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            _held.add(self)
+        self._descriptor = -1
+        try:
+            with _guard:  # no fork between the descriptor and its place in the list
+                _held.add(self)
+                self._descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except BaseException:
+            self.forget()
+            raise
 
     @property
     def is_open(self) -> bool:
