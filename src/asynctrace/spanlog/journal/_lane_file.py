@@ -50,23 +50,28 @@ import mmap
 import os
 import sys
 import zlib
-from bisect import bisect_left, bisect_right
 from struct import Struct
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final
 
 from ..._errors import JournalDamaged, JournalError, JournalFromNewerVersion
 from ._format import BLOCK_BYTES, FORMAT_VERSION, HEADER_BYTES, SEALED
+from ._lane_state import (
+    CURSOR,
+    KINDS,
+    MOST_ENTRIES_AT_ONCE,
+    OTHER_REASONS,
+    RUN,
+    SNAPSHOT,
+    WINDOW,
+    Entry,
+    LaneState,
+    Run,
+    RunKind,
+    bounded,
+    reason_entries,
+)
 
 __all__ = ["LANE_FILE_BYTES", "OTHER_REASONS", "LaneFile", "Run", "RunKind"]
-
-RunKind = Literal["rejected", "dropped"]
-Run = tuple[int, int, RunKind, str]
-"""(first, count, kind, reason)"""
-
-T = TypeVar("T")
-
-OTHER_REASONS: Final = "other"
-"""Stands for the reasons that the table of reasons has no room for."""
 
 _MAGIC: Final = int.from_bytes(b"ATRCLAN\n", "little")
 _ENTRIES: Final = 2048
@@ -89,179 +94,12 @@ _STATE_BYTES = slice(16, 24)
 _LONGEST_NAME: Final = BLOCK_BYTES - _FIELDS.size
 
 _ENTRY = Struct("<IIQQQ")
-_CHECKED = Struct("<QIIQQQ")
+_CHECKED = Struct("<IIQQQ")
 
-_TEXT_BYTES: Final = 3 * _WORD
-_LONGEST_REASON: Final = 3 * _TEXT_BYTES
-_MOST_ENTRIES_AT_ONCE: Final = 4
-"""Of one operation: a run for a new reason."""
-_KINDS: Final[tuple[RunKind, RunKind]] = ("rejected", "dropped")
 _MOST: Final = (1 << 63) - 1
-
-_SNAPSHOT, _TEXT, _REASON, _SUM, _CURSOR, _WINDOW, _RUN = range(1, 8)
 
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _NO_DESCRIPTOR = -1
-
-_Entry = tuple[int, int, int, int, int]
-"""(kind, what, three operands)"""
-
-
-class _Pieces(Generic[T]):
-    """Intervals of record numbers, in order, not overlapping, each with what it stands for."""
-
-    def __init__(self, *, merge: bool) -> None:
-        self._merges = merge
-        self._pieces: list[tuple[int, int, T]] = []  # (first, end, what)
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    @property
-    def end(self) -> int:
-        return self._pieces[-1][1] if self._pieces else 0
-
-    def all(self) -> list[tuple[int, int, T]]:
-        return list(self._pieces)
-
-    def cut(self, first: int, end: int) -> list[tuple[int, int, T]]:
-        """Take out what lies in `first` to `end`, and return it; what reaches beyond stays."""
-        pieces = self._pieces
-        low, high = self._touched(first, end)
-        touched = pieces[low:high]
-        before = [(start, first, what) for start, _, what in touched[:1] if start < first]
-        after = [(end, stop, what) for _, stop, what in touched[-1:] if stop > end]
-        pieces[low:high] = before + after
-        return [(max(start, first), min(stop, end), what) for start, stop, what in touched]
-
-    def put(self, first: int, end: int, what: T) -> None:
-        """Let `first` to `end` stand for `what`, whatever they were before."""
-        self.cut(first, end)
-        place = bisect_left(self._pieces, first, key=_first)
-        self._pieces.insert(place, (first, end, what))
-        if self._merges:
-            self._merge(place + 1)
-            self._merge(place)
-
-    def covers(self, first: int, end: int, other: _Pieces[Any]) -> bool:
-        """Whether each number from `first` to `end` lies in a piece, of this or of the other."""
-        for start, stop in sorted((piece[0], piece[1]) for part in (self, other) for piece in part._within(first, end)):
-            if start > first:
-                return False
-            first = max(first, stop)
-        return first >= end
-
-    def holds(self, first: int, end: int) -> bool:
-        """Whether these numbers are one piece."""
-        return any(piece[:2] == (first, end) for piece in self._within(first, end))
-
-    def _within(self, first: int, end: int) -> list[tuple[int, int, T]]:
-        low, high = self._touched(first, end)
-        return self._pieces[low:high]
-
-    def _touched(self, first: int, end: int) -> tuple[int, int]:
-        return bisect_right(self._pieces, first, key=_end), bisect_left(self._pieces, end, key=_first)
-
-    def _merge(self, place: int) -> None:
-        """Join the piece at `place` to the one before, if they touch and stand for the same."""
-        if 0 < place < len(self._pieces):
-            (first, middle, what), (start, end, other) = self._pieces[place - 1 : place + 1]
-            if middle == start and what == other:
-                self._pieces[place - 1 : place + 1] = [(first, end, what)]
-
-
-def _first(piece: tuple[int, int, Any]) -> int:
-    return piece[0]
-
-
-def _end(piece: tuple[int, int, Any]) -> int:
-    return piece[1]
-
-
-class _State:
-    """What the entries of a half add up to."""
-
-    def __init__(self) -> None:
-        self.start = self.cursor = 0
-        self.windows: _Pieces[None] = _Pieces(merge=False)
-        self.runs: _Pieces[tuple[int, int]] = _Pieces(merge=True)  # (kind, number of the reason)
-        self.sums: dict[tuple[int, int], int] = {}
-        self.reasons: dict[int, str] = {0: OTHER_REASONS}
-        self._text: list[bytes] = []
-
-    @property
-    def cut_to(self) -> int:
-        return max(self.cursor, self.windows.end, self.runs.end)
-
-    def apply(self, entry: _Entry) -> None:
-        """Raises `ValueError` for what was never written."""
-        kind, what, a, b, c = entry
-        if kind == _TEXT:
-            self._text = [*self._text[:what], _text_of(a, b, c)]
-        elif kind == _REASON:
-            self.reasons[what] = b"".join([*self._text, _text_of(a, b, c)]).rstrip(b"\0").decode()
-            self._text = []
-        elif kind == _SNAPSHOT:
-            self.start = a
-        elif kind == _CURSOR:
-            self._move(a)
-        elif kind == _WINDOW:
-            self._check(a, b)
-            self.runs.cut(a, a + b)
-            self.windows.put(a, a + b, None)
-        elif kind == _RUN:
-            self._check(a, b)
-            self.runs.put(a, a + b, self._named(what, c))
-        elif kind == _SUM:
-            self.sums[self._named(what, a)] = b
-        else:
-            raise ValueError(f"an entry of kind {kind}")
-
-    def _move(self, number: int) -> None:
-        if number < self.cursor:
-            raise ValueError("the cursor goes back")
-        self.windows.cut(self.cursor, number)
-        for first, end, what in self.runs.cut(self.cursor, number):
-            self.sums[what] = self.sums.get(what, 0) + end - first
-        self.cursor = number
-
-    def _check(self, first: int, count: int) -> None:
-        if first < self.cursor or count < 1 or first + count > _MOST:
-            raise ValueError(f"{count} records from {first} on, with the cursor at {self.cursor}")
-
-    def _named(self, kind: int, reason: int) -> tuple[int, int]:
-        if kind >= len(_KINDS) or reason not in self.reasons:
-            raise ValueError(f"a run of kind {kind} for reason {reason}")
-        return kind, reason
-
-    def snapshot(self) -> list[_Entry]:
-        """Entries that add up to this state. Reasons that nothing refers to are forgotten."""
-        used = {reason for _, reason in self.sums} | {what[1] for _, _, what in self.runs.all()}
-        entries = [entry for number in sorted(used - {0}) for entry in _reason_entries(number, self.reasons[number])]
-        entries += [(_SUM, kind, reason, count, 0) for (kind, reason), count in self.sums.items()]
-        entries.append((_CURSOR, 0, self.cursor, 0, 0))
-        entries += [(_WINDOW, 0, first, end - first, 0) for first, end, _ in self.windows.all()]
-        entries += [(_RUN, kind, first, end - first, reason) for first, end, (kind, reason) in self.runs.all()]
-        return [(_SNAPSHOT, 0, self.start, len(entries) + 1, 0), *entries]
-
-
-def _text_of(*words: int) -> bytes:
-    return b"".join(word.to_bytes(_WORD, "little") for word in words)
-
-
-def _reason_entries(number: int, reason: str) -> list[_Entry]:
-    text = reason.encode()
-    parts = [text[at : at + _TEXT_BYTES].ljust(_TEXT_BYTES, b"\0") for at in range(0, len(text), _TEXT_BYTES)]
-    words = [[int.from_bytes(part[at : at + _WORD], "little") for at in (0, 8, 16)] for part in parts]
-    entries = [(_TEXT, place, *three) for place, three in enumerate(words)]
-    entries[-1] = (_REASON, number, *words[-1])
-    return cast("list[_Entry]", entries)
-
-
-def _bounded(reason: str) -> str:
-    """As much of a reason as the table holds."""
-    text = reason.replace("\0", "").encode("utf-8", "replace")
-    return text[:_LONGEST_REASON].decode("utf-8", "ignore") or OTHER_REASONS
 
 
 # ── the file ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -274,15 +112,15 @@ class LaneFile:
     `fd` is taken over: closed by `close()`, or before `create()` or `open()` raises.
     """
 
-    def __init__(self, fd: int, entries: int) -> None:
+    def __init__(self, fd: int, entries: int, access: int = mmap.PROT_READ | mmap.PROT_WRITE) -> None:
         """For `create()` and `open()`."""
         self._fd = fd
         self._entries = entries
-        self._memory = mmap.mmap(fd, _file_bytes(entries), mmap.MAP_SHARED, **_MAP_OPTIONS)
+        self._memory = mmap.mmap(fd, _file_bytes(entries), mmap.MAP_SHARED, access, **_MAP_OPTIONS)
         self._words = memoryview(self._memory).cast("Q")
         self._is_current = False
-        self._state = _State()
-        self._generation = self._used = self._seed = 0
+        self._state = LaneState()
+        self._generation = self._used = self._seed = self._header_crc = 0
         self.name = ""
         self.journal_id = b""
 
@@ -308,14 +146,15 @@ class LaneFile:
         return lane
 
     @classmethod
-    def open(cls, fd: int) -> LaneFile:
-        """The lane as its file tells it. Raises `JournalDamaged`, `JournalFromNewerVersion`, `OSError`."""
+    def open(cls, fd: int, *, write: bool = True) -> LaneFile:
+        """The lane as its file tells it; without `write`, to look only. Raises `JournalDamaged`, `JournalFromNewerVersion`,
+        `OSError`. While another process writes, `JournalDamaged` may only mean that it was changing halves."""
         try:
             header = os.pread(fd, BLOCK_BYTES, 0)
             entries = _read_header(header)[0]
             if os.fstat(fd).st_size < _file_bytes(entries):
                 raise JournalDamaged("a lane's file is damaged: it ends too soon")
-            lane = cls(fd, entries)
+            lane = cls(fd, entries, mmap.PROT_READ | mmap.PROT_WRITE if write else mmap.PROT_READ)
         except BaseException:
             os.close(fd)
             raise
@@ -379,7 +218,7 @@ class LaneFile:
         """The runs above the cursor, in order; adjacent ones of the same kind and reason are one."""
         state = self._known()
         return [
-            (first, end - first, _KINDS[kind], state.reasons[reason]) for first, end, (kind, reason) in state.runs.all()
+            (first, end - first, KINDS[kind], state.reasons[reason]) for first, end, (kind, reason) in state.runs.all()
         ]
 
     # Operations --------------------------------------------------------------------------------------------------
@@ -391,11 +230,11 @@ class LaneFile:
         window that is open already finds room when a new one does not. `ValueError` below the cursor.
         """
         state = self._known()
-        state._check(first, count)
+        state.check(first, count)
         if not self._has_room_for(first, count):
             return False
         self._make_room()
-        self._append([(_WINDOW, 0, first, count, 0)])
+        self._append([(WINDOW, 0, first, count, 0)])
         return True
 
     def add_run(self, first: int, count: int, kind: RunKind, reason: str) -> None:
@@ -406,12 +245,12 @@ class LaneFile:
         all opened with `open_window()` do not lead to.
         """
         state = self._known()
-        state._check(first, count)
+        state.check(first, count)
         if len(state.runs) + 2 > self._most_runs:
             raise JournalError("too many runs wait for the cursor of a lane")
         self._make_room()
-        number, entries = self._intern(_bounded(reason))
-        self._append([*entries, (_RUN, _KINDS.index(kind), first, count, number)])
+        number, entries = self._intern(bounded(reason))
+        self._append([*entries, (RUN, KINDS.index(kind), first, count, number)])
 
     def move_cursor(self, number: int) -> None:
         """Store that everything below `number` is settled. `ValueError` if it goes back, or passes records that no window
@@ -422,7 +261,7 @@ class LaneFile:
         if number < state.cursor or not state.windows.covers(state.cursor, number, state.runs):
             raise ValueError(f"the cursor is at {state.cursor} and cannot move to {number}")
         self._make_room()
-        self._append([(_CURSOR, 0, number, 0, 0)])
+        self._append([(CURSOR, 0, number, 0, 0)])
 
     # Bounds ------------------------------------------------------------------------------------------------------
     # What a snapshot may hold at most, in parts of a half: windows 2/8, runs 3/8, reasons 1/64 with 3 entries each, sums
@@ -445,14 +284,14 @@ class LaneFile:
             return len(state.windows) + 2 <= 2 * most
         return len(state.windows) < most and len(state.runs) < self._most_runs // 2
 
-    def _intern(self, reason: str) -> tuple[int, list[_Entry]]:
+    def _intern(self, reason: str) -> tuple[int, list[Entry]]:
         """The number of a reason, and the entries that introduce it if it is new."""
         reasons = self._state.reasons
         for number, text in reasons.items():
             if text == reason:
                 return number, []
         number = next((number for number in range(1, self._most_reasons + 1) if number not in reasons), 0)
-        return number, _reason_entries(number, reason) if number else []
+        return number, reason_entries(number, reason) if number else []
 
     # Storing -----------------------------------------------------------------------------------------------------
 
@@ -464,48 +303,53 @@ class LaneFile:
         """Store zeros from word `start` to `stop`, in any order."""
         self._words[start:stop] = memoryview(bytes((stop - start) * _WORD)).cast("Q")
 
-    def _known(self) -> _State:
+    def _known(self) -> LaneState:
         if not self._is_current:
             self._catch_up()
         return self._state
 
-    def _append(self, entries: list[_Entry]) -> None:
+    def _append(self, entries: list[Entry]) -> None:
         """Only the last of the entries may change what the state tells."""
         self._is_current = False
         self._write(entries)
         self._is_current = True
 
-    def _write(self, entries: list[_Entry]) -> None:
+    def _write(self, entries: list[Entry]) -> None:
         for entry in entries:
             self._put(entry)
             self._used += 1
             self._state.apply(entry)
 
-    def _put(self, entry: _Entry) -> None:
+    def _put(self, entry: Entry) -> None:
         kind, what, a, b, c = entry
         at = self._entry_at(self._used)
         self._store(at + 1, a)
         self._store(at + 2, b)
         self._store(at + 3, c)
         low = kind | what << 8
-        self._store(at, low | _entry_crc(self._seed, self._generation, self._used, low, a, b, c) << 32)
+        self._store(at, low | _entry_crc(self._seed, self._used, low, a, b, c) << 32)
 
     def _make_room(self) -> None:
         """For one operation: go on in the other half, with a snapshot of the state, if this one is full."""
-        if self._used + _MOST_ENTRIES_AT_ONCE <= self._entries:
+        if self._used + MOST_ENTRIES_AT_ONCE <= self._entries:
             return
         self._is_current = False
         self._begin(self._generation + 1, self._state.snapshot())
         self._catch_up()
 
-    def _begin(self, generation: int, entries: list[_Entry]) -> None:
+    def _begin(self, generation: int, entries: list[Entry]) -> None:
         self._generation, self._used = generation, 0
+        self._seed = self._seed_of(generation)
         at = self._entry_at(0)
         self._clear(at, at + self._entries * _ENTRY_WORDS)
         for entry in entries:
             self._put(entry)
             self._used += 1
-        self._store(_GENERATION_AT, _generation_word(self._seed, generation))
+        self._store(_GENERATION_AT, _generation_word(self._header_crc, generation))
+
+    def _seed_of(self, generation: int) -> int:
+        """What the checksums of a generation's entries begin with."""
+        return zlib.crc32(generation.to_bytes(_WORD, "little"), self._header_crc)
 
     def _entry_at(self, place: int) -> int:
         return _HALVES_AT + (self._generation % 2 * self._entries + place) * _ENTRY_WORDS
@@ -514,8 +358,8 @@ class LaneFile:
         self._store(_GENERATION_AT, 0)
         header = _make_header(self._entries, journal_id, name)
         memoryview(self._memory)[:BLOCK_BYTES] = header
-        self._seed = _read_header(header)[1]
-        state = _State()
+        self._header_crc = _read_header(header)[1]
+        state = LaneState()
         state.start = state.cursor = start
         self._begin(1, state.snapshot())
         self._catch_up()
@@ -525,12 +369,13 @@ class LaneFile:
     def _catch_up(self) -> None:
         """Take the state from the file."""
         image = bytes(self._memory)
-        self._entries, self._seed, self.journal_id, self.name = _read_header(image)
-        self._generation = _read_generation(self._seed, self._words[_GENERATION_AT])
+        self._entries, self._header_crc, self.journal_id, self.name = _read_header(image)
+        self._generation = _read_generation(self._header_crc, self._words[_GENERATION_AT])
+        self._seed = self._seed_of(self._generation)
         begin = self._entry_at(0) * _WORD
         half = image[begin : begin + self._entries * _ENTRY_BYTES]
         try:
-            self._state, self._used = _replay(half, self._seed, self._generation)
+            self._state, self._used = _replay(half, self._seed)
         except (ValueError, UnicodeDecodeError) as error:
             raise JournalDamaged(f"a lane's file is damaged: {error}") from error
         self._is_current = True
@@ -578,21 +423,21 @@ def _read_generation(seed: int, word: int) -> int:
     return generation
 
 
-def _entry_crc(seed: int, generation: int, place: int, low: int, a: int, b: int, c: int) -> int:
-    return zlib.crc32(_CHECKED.pack(generation, place, low, a, b, c), seed)
+def _entry_crc(seed: int, place: int, low: int, a: int, b: int, c: int) -> int:
+    return zlib.crc32(_CHECKED.pack(place, low, a, b, c), seed)
 
 
-def _replay(half: bytes, seed: int, generation: int) -> tuple[_State, int]:
+def _replay(half: bytes, seed: int) -> tuple[LaneState, int]:
     """What the entries of a half add up to, and how many there are. `ValueError` for what was never written."""
-    state = _State()
+    state = LaneState()
     used = needed = 0
     for low, crc, a, b, c in _ENTRY.iter_unpack(half):
         if not low | crc:
             break
-        if crc != _entry_crc(seed, generation, used, low, a, b, c):
+        if crc != _entry_crc(seed, used, low, a, b, c):
             raise ValueError("the checksum of an entry is wrong")
         if not used:
-            needed = b if low == _SNAPSHOT else _MOST
+            needed = b if low == SNAPSHOT else len(half)
         state.apply((low & 0xFF, low >> 8, a, b, c))
         used += 1
     if used < max(needed, 1):
