@@ -47,6 +47,11 @@ class Diagnostics:
         """Somebody must change a setting, or asynctrace has a defect."""
         self._limited("error", event, fields)
 
+    def after_fork_in_child(self) -> None:
+        """What was said, the parent has said; its other threads, one of which may have been speaking, are not here."""
+        self._lock = threading.Lock()
+        self._spoken, self._held_back = {}, {}
+
     def _limited(self, level: str, event: str, fields: dict[str, Any]) -> None:
         key = f"{event} {fields.get('lane', '')} {fields.get('reason', '')}"
         now = self._monotonic_ns()

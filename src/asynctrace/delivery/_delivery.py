@@ -47,6 +47,11 @@ _SETTLING_TIME = 1.0
 """Seconds after which a loop whose lanes were cancelled, and which still runs, gets its lanes back."""
 
 
+_inherited: list[object] = []
+"""Deliveries of a parent process. Their tasks must not be collected in the child: what they would do at their end, they
+would do to the parent's loop and connections."""
+
+
 class Delivery:
     """Moves what `log` holds to `exporters`, one lane each, by name.
 
@@ -272,6 +277,20 @@ class Delivery:
                     await exporter.aclose()
             except Exception as error:  # noqa: BLE001  (an exporter that cannot close must not break the program)
                 self._diagnostics.warning("delivery.close_failed", lane=lane.name, error=repr(error))
+
+    # Fork --------------------------------------------------------------------------------------------------------
+
+    def forget_in_child(self) -> None:
+        """After a fork: lanes, loop and connections are the parent's, and another `Delivery` takes the place of this one."""
+        self._is_finished = True
+        home, self._home = self._home, None
+        if home is not None:
+            _inherited.append((self, home))
+            home.forget_in_child()
+        for _, exporter in self._lanes:
+            forget = getattr(exporter, "after_fork_in_child", None)
+            if forget is not None:
+                forget()
 
     # What drivers call back --------------------------------------------------------------------------------------
 

@@ -78,6 +78,16 @@ class Home:
         if not self._running:
             self._end()
 
+    def forget_in_child(self) -> None:
+        """After a fork: the loop is the parent's. Close this process's copies of its descriptors where they are ours to
+        close; nothing may be taken out of its selector, which parent and child share."""
+        self._ended = True
+        if self._owns_loop:
+            for part in ("_selector", "_ssock", "_csock"):
+                held = getattr(self.loop, part, None)
+                if held is not None:
+                    held.close()
+
     def _start(self) -> None:
         self._drivers = self._make_drivers(self.loop)
         self._running = len(self._drivers)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .._errors import AsynctraceError
 
-__all__ = ["Waiter", "Waiters"]
+__all__ = ["ThreadWaiter", "Waiter", "Waiters"]
 
 
 class Waiter:
@@ -37,19 +37,34 @@ class Waiter:
             self.future.set_exception(error)
 
 
+class ThreadWaiter:
+    """A thread that runs no loop and waits for a watermark."""
+
+    __slots__ = ("loop", "reached", "target")
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.loop = None
+        self.reached = threading.Event()
+
+    def resolve(self, error: BaseException | None = None) -> None:
+        """From any thread. An error inside ends the wait too: the receipt says what is left."""
+        self.reached.set()
+
+
 class Waiters:
     """All of a tracer's. Adding, removing and resolving are safe from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: list[Waiter] = []
+        self._lock = threading.RLock()  # re-entrant: a signal handler that ends the process waits too
+        self._waiting: list[Waiter | ThreadWaiter] = []
 
-    def add(self, waiter: Waiter) -> None:
+    def add(self, waiter: Waiter | ThreadWaiter) -> None:
         """Wait from now on."""
         with self._lock:
             self._waiting.append(waiter)
 
-    def remove(self, waiter: Waiter) -> None:
+    def remove(self, waiter: Waiter | ThreadWaiter) -> None:
         """Wait no longer; nobody else is disturbed."""
         with self._lock:
             if waiter in self._waiting:
@@ -68,10 +83,10 @@ class Waiters:
     def a_running_loop(self) -> asyncio.AbstractEventLoop | None:
         """A loop in which somebody waits."""
         with self._lock:
-            loops = [waiter.loop for waiter in self._waiting if waiter.loop.is_running()]
+            loops = [waiter.loop for waiter in self._waiting if waiter.loop is not None and waiter.loop.is_running()]
         return loops[0] if loops else None
 
-    def _pop(self, is_done: Callable[[Waiter], bool]) -> list[Waiter]:
+    def _pop(self, is_done: Callable[[Waiter | ThreadWaiter], bool]) -> list[Waiter | ThreadWaiter]:
         with self._lock:
             done = [waiter for waiter in self._waiting if is_done(waiter)]
             self._waiting = [waiter for waiter in self._waiting if not is_done(waiter)]

@@ -2,20 +2,40 @@
 
 Each piece of work gets a thread of its own that ends with it, not one of the loop's default executor: that
 one is shut down when `asyncio.run()` ends, may be full of the application's jobs, and is joined at exit.
-Where no thread can be started (CPython 3.12 and later at interpreter exit; a limit of the system) the work
-is done in place.
+Where no thread can be started (CPython 3.12 and later at interpreter exit; a limit of the system), or none may be (inside
+`in_place()`), the work is done in place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-__all__ = ["run_aside"]
+__all__ = ["in_place", "loading", "run_aside"]
 
 T = TypeVar("T")
+
+loading = threading.RLock()
+"""Held while a thread imports a library. A fork waits for it: in the child the import would stay half done for ever, and
+everybody who needs the library would wait for a thread that is not there."""
+
+_places = 0
+"""How many `in_place()` blocks are entered."""
+
+
+@contextlib.contextmanager
+def in_place() -> Iterator[None]:
+    """A block in which no thread is started, by whichever thread: for the exit, and for a signal handler, which may have
+    interrupted `threading` while it held its locks."""
+    global _places
+    _places += 1
+    try:
+        yield
+    finally:
+        _places -= 1
 
 
 async def run_aside(work: Callable[[], T]) -> T:
@@ -23,6 +43,8 @@ async def run_aside(work: Callable[[], T]) -> T:
 
     A thread cannot be cancelled: when the caller is, the work goes on alone. So it works on copies.
     """
+    if _places:
+        return work()
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
     thread = threading.Thread(target=_work_and_tell, args=(work, loop, answer), name="asynctrace-aside", daemon=True)

@@ -63,6 +63,10 @@ class ConsoleExporter:
             return ExportResult.try_again(reason=f"console_{type(error).__name__}")
         return ExportResult.all_accepted(batch)
 
+    def after_fork_in_child(self) -> None:
+        """A thread that was writing is not here."""
+        self._writing = threading.Lock()
+
     async def aclose(self) -> None:
         """The stream belongs to whoever made it."""
 

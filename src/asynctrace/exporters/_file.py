@@ -89,6 +89,10 @@ class FileExporter:
             return ExportResult.try_again(reason=reason)
         return ExportResult.all_accepted(batch)
 
+    def after_fork_in_child(self) -> None:
+        """A thread that was writing is not here."""
+        self._writing = threading.Lock()
+
     async def aclose(self) -> None:
         """Nothing is open between batches."""
 

@@ -22,7 +22,7 @@ import msgspec
 from .._contracts import Batch, Clock, ExportResult, Outcome
 from ..wire import decode_request, encode_request, json_request
 from ._answers import result_of
-from ._aside import run_aside
+from ._aside import loading, run_aside
 from ._endpoint import checked_ca_file, checked_encoding, checked_settings, without_secrets
 from ._suppression import own_traffic
 
@@ -148,6 +148,12 @@ class OTLPExporter:
         if self._transport is not None:
             await self._transport.release()
 
+    def after_fork_in_child(self) -> None:
+        """The connections are the parent's: let go of them without a word to the far side."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.forget()
+
     async def aclose(self) -> None:
         """Close all connections. Idempotent, from any loop."""
         transport, self._transport = self._transport, None
@@ -199,7 +205,8 @@ class OTLPExporter:
         return self._transport
 
     def _new_transport(self) -> Transport:
-        from ._transport import Transport, ssl_context_of
+        with loading:
+            from ._transport import Transport, ssl_context_of
 
         settings = self._settings
         headers = {"User-Agent": _user_agent(), "Accept-Encoding": "identity", **settings.headers}

@@ -106,6 +106,11 @@ class Transport:
             loop, session = self._sessions.popitem()
             await _close_elsewhere(loop, session)
 
+    def forget(self) -> None:
+        """In a forked child: close its copies of the sockets, and touch neither the far side nor the parent's loops."""
+        while self._sessions:
+            _forget(self._sessions.popitem()[1])
+
     def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
@@ -237,6 +242,39 @@ def _abandon(session: aiohttp.ClientSession) -> None:
     session.detach()
     if connector is not None:
         connector._close()
+
+
+_inherited: list[object] = []
+"""What a forked child has of its parent and must not collect: a transport that is collected says good-bye, and takes its
+socket out of the parent's selector, which the two share."""
+
+
+def _forget(session: aiohttp.ClientSession) -> None:
+    connector = session.connector
+    session.detach()
+    if connector is None:
+        return
+    held = [connection for pool in connector._conns.values() for connection, *_ in pool]
+    held += connector._acquired
+    _inherited.append((connector, list(held)))
+    connector._conns.clear()
+    connector._acquired.clear()
+    connector._closed = True
+    for connection in held:
+        _close_copy(getattr(connection, "transport", None))
+
+
+def _close_copy(transport: object) -> None:
+    """Close the descriptor. A loop that is not asyncio's own shows none that could be closed behind its back; the copy
+    then stays open, unused, until the child ends."""
+    _inherited.append(transport)
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is not None:
+        transport = getattr(protocol, "_transport", None)
+    held = getattr(transport, "_sock", None)
+    if isinstance(held, socket.socket):
+        held.close()
+        transport._sock = None  # type: ignore[attr-defined]  # it is told to nobody as unclosed
 
 
 class _Parts(aiohttp.payload.Payload):

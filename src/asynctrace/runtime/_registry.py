@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import gc
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._contracts import Receipt
@@ -14,7 +15,18 @@ from ._loops import run_privately
 if TYPE_CHECKING:
     from ._tracer import Tracer
 
-__all__ = ["add", "configure", "default_tracer", "remove", "set_default", "shutdown", "shutdown_sync"]
+__all__ = [
+    "add",
+    "alive",
+    "configure",
+    "default_tracer",
+    "deliver_at_exit",
+    "remove",
+    "set_default",
+    "shut_down_privately",
+    "shutdown",
+    "shutdown_sync",
+]
 
 _lock = threading.RLock()
 _alive: dict[int, Tracer] = {}
@@ -65,27 +77,40 @@ def _make_default() -> Tracer:
         return _default or configure()
 
 
+def alive() -> list[Tracer]:
+    """The tracers that have not been shut down."""
+    with _lock:
+        return list(_alive.values())
+
+
 async def shutdown(timeout: float | None = None) -> Receipt:
     """Shut down every tracer alive in this process, all at once. Returns the sum of their receipts."""
-    with _lock:
-        tracers = list(_alive.values())
-    receipts = await asyncio.gather(*(tracer.shutdown(timeout) for tracer in tracers))
-    return _sum(tracers, receipts)
+    return await _shut_down(alive(), timeout)
 
 
 def shutdown_sync(timeout: float | None = None) -> Receipt:
     """`shutdown()` for code without a loop."""
-    return run_privately(lambda: shutdown(timeout), instead="await asynctrace.shutdown()", before_close=_leave_loop)
+    return shut_down_privately(alive(), timeout)
+
+
+def shut_down_privately(tracers: Sequence[Tracer], timeout: float | None) -> Receipt:
+    """`shutdown()` of some, on a loop of this thread's own."""
+    return run_privately(
+        lambda: _shut_down(tracers, timeout), instead="await asynctrace.shutdown()", before_close=_leave_loop
+    )
+
+
+async def _shut_down(tracers: Sequence[Tracer], timeout: float | None) -> Receipt:
+    receipts = await asyncio.gather(*(tracer.shutdown(timeout) for tracer in tracers))
+    return _sum(tracers, receipts)
 
 
 async def _leave_loop(loop: asyncio.AbstractEventLoop) -> None:
-    with _lock:
-        tracers = list(_alive.values())
-    for tracer in tracers:
+    for tracer in alive():
         await tracer._delivery.leave_loop(loop)
 
 
-def _sum(tracers: list[Tracer], receipts: list[Receipt]) -> Receipt:
+def _sum(tracers: Sequence[Tracer], receipts: list[Receipt]) -> Receipt:
     """One tracer's own receipt where only one has ended spans; else lanes are named `service/lane`."""
     busy = [receipt for receipt in receipts if receipt.ended] or receipts[:1]
     if len(busy) == 1:
@@ -126,11 +151,9 @@ gc.callbacks.append(_at_collection)
 
 
 @atexit.register
-def _deliver_at_exit() -> None:
-    """The last chance of a program that called nothing: needs no new thread, waits at most `shutdown_timeout`."""
-    with _lock:
-        tracers = [tracer for tracer in _alive.values() if tracer._has_something_to_deliver]
-    for tracer in tracers:
-        tracer._cut_open()  # no code is left that could end them
-    if tracers and asyncio._get_running_loop() is None:
-        shutdown_sync()
+def deliver_at_exit() -> None:
+    """The last chance of a program that called nothing: starts no thread, waits at most `shutdown_timeout`."""
+    from ._last_chance import end_here
+
+    if asyncio._get_running_loop() is None:
+        end_here(tracer for tracer in alive() if tracer._has_something_to_deliver)

@@ -27,8 +27,10 @@ from .._errors import DeliveryError, DeliveryTimeout, MisuseError
 from ..delivery import Delivery, DeliveryOptions, LaneStatistics, create_stubborn_task
 from ..spanlog import SpanLog, WhenFull, parse_when_full
 from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
+from ..tracing._component import ENDED
+from ..tracing._open_spans import OpenSpans
 from ..tracing._scope import SUPPRESSED, component_var
-from . import _registry
+from . import _fork, _registry
 from ._environment import read_environment
 from ._loops import run_privately
 from ._options import (
@@ -149,6 +151,7 @@ class Tracer(Recorder):
             cancelled_types=(asyncio.CancelledError,),
         )
         _registry.add(self)
+        _fork.deliver_at_the_end_of_a_child()
 
     def _own(self) -> SpanLog:
         """Make what belongs to this process and to no other: log, lanes, resource, randomness. A forked child calls it
@@ -177,8 +180,6 @@ class Tracer(Recorder):
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
         return self._log
-
-        _registry.add(self)
 
     # Starting ----------------------------------------------------------------------------------------------------
 
@@ -302,10 +303,17 @@ class Tracer(Recorder):
             try:
                 await self._delivery.finish("shutdown", max(_GRACE, min(_CLOSE_TIMEOUT, deadline - loop.time())))
             finally:
-                receipt = self.receipt()
-                if not receipt.complete and receipt.ended:
-                    self._diagnostics.warning("runtime.shutdown_incomplete", receipt=repr(receipt))
-                outcome.set_result(receipt)
+                self._is_over(outcome)
+
+    def _is_over(self, outcome: concurrent.futures.Future[Receipt]) -> None:
+        """Tell those who wait, and once whoever reads the log."""
+        _registry.remove(self)
+        receipt = self.receipt()
+        if outcome.done():
+            return
+        if not receipt.complete and receipt.ended:
+            self._diagnostics.warning("runtime.shutdown_incomplete", receipt=repr(receipt))
+        outcome.set_result(receipt)
 
     async def _deliver_the_rest(
         self, deadline: float, loop: asyncio.AbstractEventLoop, callers: set[ComponentTraceContext]
@@ -362,6 +370,30 @@ class Tracer(Recorder):
             around.add(component)
             component = component._parent
         return around
+
+    # Fork --------------------------------------------------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        """In a forked child: leave everything to the parent that is the parent's, and make one's own.
+
+        Spans that were open at the fork have ended as far as this process is concerned: they can still be parents, and
+        leaving their blocks records nothing, but counts in `late_calls`.
+        """
+        for component in self._open.abandon():
+            component._state = ENDED
+            component._slot = -1
+        old_log, old_delivery = self._log, self._delivery
+        self._diagnostics.after_fork_in_child()
+        self._slab = None
+        self._sink = self._own()
+        self._append_nowait = self._log.append_nowait
+        self._span_id, self._trace_id_source = self._ids.span_id, self._ids.trace_id
+        self._open = OpenSpans()
+        self._recent = self._open.recent
+        self._late_calls, self._errors = {}, {}
+        self._is_closed = False
+        old_delivery.forget_in_child()
+        old_log.after_fork_in_child()
 
     @property
     def _has_something_to_deliver(self) -> bool:

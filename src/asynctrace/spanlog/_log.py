@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate
+from typing import ClassVar
 
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
 from ._segment import SEGMENT_BYTES, Segment, find_last
@@ -55,6 +56,9 @@ class SpanLog:
     """The memory-mode span log. `on_ready` is called outside the lock, from the appending thread, when
     `wake_at` records have been appended, a segment is full, or a record was refused for a new reason."""
 
+    outlives_the_process: ClassVar[bool] = False
+    """Whether a later process will find what is left here."""
+
     def __init__(
         self,
         *,
@@ -73,6 +77,7 @@ class SpanLog:
         self._room = threading.Condition(self._lock)
         self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self._storing = False
+        self._was_storing = self._is_forking = False
         self._staged: list[bytes] = []
         self._closed_for: str | None = None
         self._refused: dict[str, int] = {}
@@ -121,7 +126,7 @@ class SpanLog:
 
     def append_sync(self, record: bytes) -> None:
         """`append()` for a thread without a running event loop; inside one it does not wait."""
-        patience = self._patience() if asyncio._get_running_loop() is None else 0.0
+        patience = 0.0 if self._is_forking or asyncio._get_running_loop() is not None else self._patience()
         with self._room:  # held from the look to the store, so that nobody takes the room in between
             if self._room.wait_for(lambda: self._has_room_for(record), patience):
                 self._staged.append(record)
@@ -438,6 +443,31 @@ class SpanLog:
         if reason not in self._refused:
             self._wake_at = 0  # the reader tells of the first loss
         self._refused[reason] = self._refused.get(reason, 0) + 1
+
+    # Fork --------------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Hold the log still until one of the next two: no other thread is in the middle of anything, and what a finaliser
+        of this thread ends meanwhile is only staged."""
+        self._lock.acquire()
+        self._store_locked()
+        self._was_storing = self._storing
+        self._storing = self._is_forking = True
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._storing, self._is_forking = self._was_storing, False
+        self._store_locked()
+        self._lock.release()
+        self._tell_reader()
+
+    def after_fork_in_child(self) -> None:
+        """The records are the parent's: keep none of them, and nothing of its memory. Whatever still comes is staged, and
+        goes with this log."""
+        self._payload = self._words = _NO_MEMORY
+        self._segments.clear()
+        self._spare = None
+        self._lock.release()
 
     # Waiting for room --------------------------------------------------------------------------------------------
 

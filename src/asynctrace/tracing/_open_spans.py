@@ -59,6 +59,11 @@ class OpenSpans:
         self._older = [older for older in self._older if (found := older()) is not None and found._state == OPEN]
         self._prune_at = 2 * len(self._older) + MOST_RECENT
 
+    def abandon(self) -> list[ComponentTraceContext]:
+        """Every open component, without the lock: for a forked child, where its holder may be a thread that is gone."""
+        known = [*self.recent[:], *(component for older in self._older[:] if (component := older()) is not None)]
+        return [component for component in known if component._state == OPEN]
+
     def __iter__(self) -> Iterator[ComponentTraceContext]:
         self.sift()
         with self._lock:

@@ -1,0 +1,128 @@
+"""What `os.fork()` may not take along: registered at import, before gunicorn, Celery or multiprocessing fork.
+
+    before   take the locks that the child will meet: no thread is half-way through a record, an import, the registry
+    parent   release them, in the other order
+    child    replace what other threads may hold; every tracer begins anew: log, lanes, connections, instance id, randomness
+
+A child of multiprocessing ends in `os._exit()`, which runs nothing of `atexit`; before it does, it runs the finalizers of
+`multiprocessing.util`. Its tracers are shut down by one of those.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..tracing import _placement
+from . import _registry
+
+if TYPE_CHECKING:
+    from ._tracer import Tracer
+
+__all__ = ["deliver_at_the_end_of_a_child"]
+
+_LOADING_WAIT = 5.0
+"""Seconds that a fork waits for a thread which imports a library. aiohttp takes a fifth of one."""
+
+_AFTER_ALL_OTHERS = -100
+"""The priority of our finalizer: queues have been joined by then, and whatever traces in a finalizer has run."""
+
+_held: list[Callable[[], object]] = []
+"""What the parent does after the fork, newest last."""
+
+_tracers: list[Tracer] = []
+"""Those that were alive before the fork; the registry may not be looked at without its lock."""
+
+
+def _before() -> None:
+    loading = _lock_of_imports()
+    if loading is not None and loading.acquire(timeout=_LOADING_WAIT):
+        _held.append(loading.release)
+    _registry._lock.acquire()
+    _held.append(_registry._lock.release)
+    journal = _journal_locks()
+    if journal is not None:
+        journal.before_fork()
+        _held.append(journal.after_fork_in_parent)
+    _tracers[:] = _registry._alive.values()
+    for tracer in _tracers:
+        tracer._log.before_fork()
+        _held.append(tracer._log.after_fork_in_parent)
+
+
+def _in_parent() -> None:
+    _tracers.clear()
+    held, _held[:] = list(_held), []  # with the last lock released, another thread may begin to fork
+    for release in reversed(held):
+        release()
+
+
+def _in_child() -> None:
+    _held.clear()
+    locks: list[Any] = [_lock_of_imports(), _registry._lock, _placement._extras_lock]
+    for lock in locks:
+        if lock is not None:
+            lock._at_fork_reinit()  # as `threading` and `logging` do with theirs
+    journal = _journal_locks()
+    if journal is not None:
+        journal.after_fork_in_child()
+    tracers, _tracers[:] = list(_tracers), []
+    for tracer in tracers:
+        _renew(tracer)
+    deliver_at_the_end_of_a_child()
+
+
+def _renew(tracer: Tracer) -> None:
+    try:
+        tracer._begin_anew()
+    except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
+        tracer._failed(error)
+
+
+def _lock_of_imports() -> Any:
+    """None where no exporter was loaded: then no thread of ours imports anything."""
+    aside = sys.modules.get("asynctrace.exporters._aside")
+    return getattr(aside, "loading", None)
+
+
+def _journal_locks() -> Any:
+    return sys.modules.get("asynctrace.spanlog.journal._lock")
+
+
+# The end of a child of multiprocessing --------------------------------------------------------------------------------
+
+
+class _Anchor:
+    """`multiprocessing.util` remembers callbacks by a weak reference to an object."""
+
+
+_anchor = _Anchor()
+_has_told: list[object] = []
+"""The module `multiprocessing.util` that knows of us; its children inherit that."""
+
+
+def deliver_at_the_end_of_a_child() -> None:
+    """Have multiprocessing shut the tracers down at the end of its children, where it is loaded. Cheap to repeat.
+
+    A child throws away the finalizers that it inherited when it begins, so ours is made after that, by a callback that
+    runs there.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is None or util in _has_told:
+        return
+    _has_told.append(util)
+    util.register_after_fork(_anchor, _finalize)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _finalize(_anchor)
+
+
+def _finalize(_: object) -> None:
+    util: Any = sys.modules["multiprocessing.util"]
+    util.Finalize(None, _registry.deliver_at_exit, exitpriority=_AFTER_ALL_OTHERS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,0 +1,107 @@
+"""Ending tracers from a thread that runs no loop: at exit, and in a signal handler.
+
+    lanes live in another thread's loop     it is asked to deliver; this thread waits, with a deadline
+    lanes live nowhere, journal             nothing to do: the next process delivers
+    lanes live nowhere, memory              delivered here, on a loop of this thread's own, for as long as the deadline allows
+
+No thread is started, by nobody: CPython 3.12 and later forbid it at exit, and a signal may have interrupted `threading`
+while it held its locks. What would be done beside a loop (looking up a name, compressing) is done in place.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ..delivery import Outside
+from . import _registry
+
+if TYPE_CHECKING:
+    from .._contracts import Receipt
+    from ._tracer import Tracer
+
+__all__ = ["end_here", "give_up"]
+
+_GRACE = 1.0
+_CLOSE_TIMEOUT = 5.0
+"""Seconds for closing, at least and at most, as in `Tracer.shutdown()`."""
+
+
+class _Ending:
+    """One tracer's."""
+
+    def __init__(self, tracer: Tracer, seconds: float | None) -> None:
+        self.tracer = tracer
+        self._outside = Outside(tracer._delivery)
+        self._deadline = monotonic() + (tracer._shutdown_timeout if seconds is None else seconds)
+        self._other = tracer._shutdown_outcome
+        self._outcome: concurrent.futures.Future[Receipt] = concurrent.futures.Future()
+
+    def remaining(self) -> float:
+        return max(0.0, self._deadline - monotonic())
+
+    @property
+    def needs_a_loop(self) -> bool:
+        """The lanes live nowhere, and what they do not deliver is lost."""
+        is_here = self._other is None and not self._outside.is_answered
+        return is_here and not self.tracer._log.outlives_the_process
+
+    def begin(self) -> None:
+        """Take no new spans; those that are open end here: no code is left that could end them."""
+        if self._other is None:
+            tracer = self.tracer
+            tracer._shutdown_outcome = self._outcome
+            tracer._is_closed = tracer._is_thinned = True
+            tracer._cut_open()
+            self._outside.press(tracer._log.appended, self.remaining())
+
+    def complete(self) -> None:
+        if self._other is not None:
+            with suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+                self._other.result(self.remaining())
+            return
+        self._outside.wait(self.remaining)
+        self.tracer._log.close("after_shutdown")
+        self._outside.finish("shutdown", max(_GRACE, min(_CLOSE_TIMEOUT, self.remaining())))
+        self.tracer._is_over(self._outcome)
+
+
+def end_here(tracers: Iterable[Tracer], seconds: float | None = None) -> None:
+    """Shut `tracers` down, all at once, each within `seconds` (by default its `shutdown_timeout`)."""
+    with _no_threads():
+        endings = [_Ending(tracer, seconds) for tracer in tracers]
+        here = [ending for ending in endings if ending.needs_a_loop]
+        elsewhere = [ending for ending in endings if ending not in here]
+        for ending in elsewhere:
+            ending.begin()
+        if here:
+            for ending in here:
+                ending.tracer._cut_open()
+            _registry.shut_down_privately([ending.tracer for ending in here], seconds)
+        for ending in elsewhere:
+            ending.complete()
+
+
+def give_up(tracers: Iterable[Tracer]) -> None:
+    """The process ends now: what is not delivered is counted as dropped for `shutdown`, or stays in the journal."""
+    for tracer in tracers:
+        with suppress(Exception):
+            tracer._is_closed = tracer._is_thinned = True
+            tracer._cut_open()
+            Outside(tracer._delivery).give_up("shutdown")
+            outcome = tracer._shutdown_outcome = tracer._shutdown_outcome or concurrent.futures.Future()
+            tracer._is_over(outcome)
+
+
+@contextmanager
+def _no_threads() -> Iterator[None]:
+    aside = sys.modules.get("asynctrace.exporters._aside")
+    if aside is None:  # then no exporter was loaded that could start one
+        yield
+        return
+    with aside.in_place():
+        yield
