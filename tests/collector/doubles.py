@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asynctrace.collector import SQLiteStore, StoreError
+from asynctrace.collector import RequestKey, SQLiteStore, StoreError
 from asynctrace.wire import ResourceSpans
 
 
@@ -20,10 +20,10 @@ class StoreThatHolds(SQLiteStore):
         self.entered = threading.Event()
         self.release = threading.Event()
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
         self.entered.set()
         self.release.wait(30)
-        super().add(groups)
+        super().add(groups, keys)
 
 
 class StoreOnAFullDisk(SQLiteStore):
@@ -31,19 +31,19 @@ class StoreOnAFullDisk(SQLiteStore):
 
     full = True
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
         if self.full:
             raise StoreError("the store cannot grow, the disk is full: free some space")
-        super().add(groups)
+        super().add(groups, keys)
 
 
 class StoreThatChokes(SQLiteStore):
     """Fails on a span named `choke`, in a way nobody foresaw."""
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
         if any(span.name == "choke" for group in groups for span in group.spans):
             raise RuntimeError("unforeseen")
-        super().add(groups)
+        super().add(groups, keys)
 
 
 class StoreThatCountsTwice(SQLiteStore):
@@ -51,8 +51,8 @@ class StoreThatCountsTwice(SQLiteStore):
 
     _arrivals = 0
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
-        super().add([self._renamed(group) for group in groups])
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+        super().add([self._renamed(group) for group in groups], keys)
 
     def _renamed(self, group: ResourceSpans) -> ResourceSpans:
         self._arrivals += 1
@@ -65,8 +65,8 @@ class StoreThatCountsTwice(SQLiteStore):
 class StoreThatTrustsTheLatest(SQLiteStore):
     """Lets what arrives last win, even an open version over an ended one. For traces of one span."""
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
         if self._connection is not None:
             self._connection.execute("DELETE FROM span")
             self._connection.execute("DELETE FROM trace")
-        super().add(groups)
+        super().add(groups, keys)

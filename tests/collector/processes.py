@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from asynctrace.cli import main
 from asynctrace.collector._writer import Writer
 
-def submit(self, groups, submit=Writer.submit):
+def submit(self, groups, key=None, submit=Writer.submit):
     submit(self, groups)
     answered = Future()
     answered.set_result(None)

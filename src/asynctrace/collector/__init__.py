@@ -5,7 +5,7 @@
     _receive  an export request and its answer        _body    bytes to spans, within bounds
     _writer   admission and group commit              _store   the protocol of every store
     _api      the store as JSON                       _sqlite  the embedded store
-    _table    the store as a list of text
+    _table    the store as a list of text             _keys, _seen   requests that come again
 
 Reading a store does not load the web server: `Collector` is imported where it is used.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._keys import RequestKey
 from ._sqlite import SQLiteReader, SQLiteStore
 from ._store import RunPage, RunSummary, Store, StoreError, StoreReader, StoreStatistics
 from ._table import render_runs
@@ -30,6 +31,7 @@ __all__ = [
     "SQLiteStore",
     "SQLiteReader",
     "StoreError",
+    "RequestKey",
     # what they answer
     "RunPage",
     "RunSummary",

@@ -5,6 +5,7 @@
 Promises:
 
 - 200 is sent after the commit, never before.
+- A request that is known by its key is answered 200, and nothing is stored again.
 - Every answer has the encoding of the request: an `ExportTraceServiceResponse`, or for errors a
   `google.rpc.Status`, as protobuf or as JSON.
 - 400 (no OTLP), 413 (too large), 415 (unknown type or encoding): sending the same again will not help.
@@ -24,6 +25,7 @@ from aiohttp import hdrs, web
 from .._diagnostics import Diagnostics
 from ..wire import encode_response, encode_varint, length_delimited
 from ._body import JSON, PROTOBUF, Received, Refused, expand, parse
+from ._keys import KEY_HEADER, RequestKey, parse_key
 from ._store import StoreError
 from ._writer import Admission, Behind, Ticket, Writer
 
@@ -86,7 +88,7 @@ class Receiver:
             )
             ticket.grow(received.size - len(body) if received.size > len(body) else 0)
             if received.groups:
-                await asyncio.wrap_future(self._writer.submit(received.groups))
+                await asyncio.wrap_future(self._writer.submit(received.groups, _key(request, received)))
         return received
 
     async def _read(self, request: web.Request, ticket: Ticket) -> bytes:
@@ -102,6 +104,13 @@ class Receiver:
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than {self._max_body} bytes: send fewer spans at once")
+
+
+def _key(request: web.Request, received: Received) -> RequestKey | None:
+    """The key of a request that is taken over whole. One with a flaw is judged anew each time it comes."""
+    if received.rejected:
+        return None
+    return parse_key(request.headers.getall(KEY_HEADER, ()), received.accepted)
 
 
 def _decode(body: bytes, encoding: str, content_type: str) -> Received:

@@ -16,6 +16,8 @@ Format 1
     span     one row for each (trace id, span id): the encoded OTLP Span, and what lists and counts need
     trace    one row for each trace: the sums over its spans, kept in the same transaction as the spans
 
+    request  which records were added under keys, see `_seen`
+
 The row of a trace carries the name of its *head*: the earliest root span, or the earliest span when no root
 is there.
 """
@@ -27,21 +29,27 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from .._contracts import Resource, Scope, Span, StatusCode
 from ..wire import (
     ResourceSpans,
     decode_request,
+    decode_span,
     encode_request,
     encode_resource,
     encode_scope,
     encode_span,
     frame,
 )
-from ._store import RunPage, RunSummary, StoreError, StoreStatistics
+from ._seen import REQUEST_TABLE, SeenRequests
+from ._store import LARGEST, RunPage, RunSummary, StoreError, StoreStatistics, weight_of
+
+if TYPE_CHECKING:
+    from ._keys import RequestKey
 
 __all__ = ["FORMAT_VERSION", "STORE_FILE", "SQLiteReader", "SQLiteStore"]
 
@@ -51,8 +59,6 @@ LOCK_FILE = "collector.lock"
 APPLICATION_ID = 0x61745452
 """`PRAGMA application_id`: tells our files from those of other programs ("atTR")."""
 
-LARGEST = 2**63 - 1
-"""SQLite's largest integer. OTLP times are unsigned 64 bit; a larger one is cut in the columns only."""
 SHORTEST_PREFIX = 8
 """Hex digits of a short trace id: two of 10,000 random ids share them once in a hundred stores."""
 
@@ -88,6 +94,10 @@ ON CONFLICT (trace_id) DO UPDATE SET
 UPDATE_HEAD = """
 UPDATE trace SET head_depth = ?, head_start = ?, name = ?, service = ?, ending = ?
 WHERE trace_id = ? AND (?, ?) <= (head_depth, head_start)
+"""
+
+SHORTEN_TRACE = """
+UPDATE trace SET end_ns = (SELECT max(end_ns) FROM span WHERE trace_id = :trace_id) WHERE trace_id = :trace_id
 """
 
 LIST_RUNS = """
@@ -173,11 +183,19 @@ class SQLiteReader:
 class SQLiteStore(SQLiteReader):
     """The store in `directory`, made when it is not there, and held by this process until `close()`.
 
+    `time` is asked for the age of keys, in seconds.
     `StoreError` when another collector holds it, or when the file there is none of ours, newer or damaged.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        busy_timeout: float = 5.0,
+        time: Callable[[], float] = time.time,
+    ) -> None:
         self._writing = threading.Lock()
+        self._seen = SeenRequests(time)
         self._origins: dict[bytes, int] = {}
         self._connection: sqlite3.Connection | None = None
         path = Path(directory) / STORE_FILE
@@ -190,17 +208,25 @@ class SQLiteStore(SQLiteReader):
             self.close()
             raise
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
-        """Take over the spans of `groups` in one transaction."""
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+        """Take over the spans of `groups`, which came under `keys`, in one transaction."""
         with self._writing, _clear_errors(self.path):
             if self._connection is None:
                 raise StoreError(f"the store {self.path} is closed")
             try:
                 with _transaction(self._connection):
                     self._add(self._connection, groups)
+                    self._seen.add(self._connection, keys)
             except BaseException:
                 self._origins.clear()  # the ids may have been rolled back
                 raise
+
+    def has(self, key: RequestKey) -> bool:
+        """Whether all records of `key` were added before, under it or under others of the same log."""
+        with self._writing, _clear_errors(self.path):
+            if self._connection is None:
+                raise StoreError(f"the store {self.path} is closed")
+            return self._seen.has(self._connection, key)
 
     def close(self) -> None:
         """Close the file and let another collector have it. Idempotent."""
@@ -218,7 +244,7 @@ class SQLiteStore(SQLiteReader):
             for span in group.spans:
                 trace_id = bytes.fromhex(span.trace_id)
                 before = _before(connection, trace_id, span)
-                if before is None or _clamp(span.end_ns) >= before[0]:
+                if before is None or weight_of(span) >= before.weight:
                     connection.execute(UPSERT_SPAN, _span_row(trace_id, origin, span))
                     tallies.setdefault(trace_id, _Tally()).count(span, before, service)
         for trace_id, tally in tallies.items():
@@ -241,23 +267,25 @@ class SQLiteStore(SQLiteReader):
 class _Tally:
     """What a transaction changes in the row of one trace."""
 
-    __slots__ = ("end_ns", "errors", "head", "open", "spans", "start_ns")
+    __slots__ = ("end_ns", "errors", "head", "is_shorter", "open", "spans", "start_ns")
 
     def __init__(self) -> None:
         self.start_ns, self.end_ns = LARGEST, 0
         self.spans = self.errors = self.open = 0
         self.head: tuple[int, int, str, str, str] = (2, LARGEST, "", "", "")
+        self.is_shorter = False
 
-    def count(self, span: Span, before: tuple[int, int] | None, service: str) -> None:
-        """Add the span, less the version of it (end, status) that it replaces."""
+    def count(self, span: Span, before: _Before | None, service: str) -> None:
+        """Add the span, less the version of it that it replaces."""
         self.start_ns = min(self.start_ns, _clamp(span.start_ns))
         self.end_ns = max(self.end_ns, _clamp(span.end_ns))
         self.spans += before is None
         self.errors += span.status is StatusCode.ERROR
         self.open += not span.end_ns
         if before is not None:
-            self.errors -= before[1] == StatusCode.ERROR
-            self.open -= not before[0]
+            self.errors -= before.status == StatusCode.ERROR
+            self.open -= not before.end_ns
+            self.is_shorter = self.is_shorter or _clamp(span.end_ns) < before.end_ns
         ending = span.ending if span.end_ns else "open"
         head = (
             int(bool(span.parent_id)),
@@ -273,15 +301,28 @@ class _Tally:
         sums = (self.start_ns, self.end_ns, self.spans, self.errors, self.open)
         connection.execute(UPSERT_TRACE, (trace_id, *sums, *self.head))
         connection.execute(UPDATE_HEAD, (*self.head, trace_id, *self.head[:2]))
+        if self.is_shorter:  # the time until which a lost span was thought to run no longer counts
+            connection.execute(SHORTEN_TRACE, {"trace_id": trace_id})
 
 
-def _before(connection: sqlite3.Connection, trace_id: bytes, span: Span) -> tuple[int, int] | None:
-    """End and status of the version that is there."""
+class _Before(NamedTuple):
+    """The version of a span that is there."""
+
+    end_ns: int
+    status: int
+    weight: tuple[int, int]
+
+
+def _before(connection: sqlite3.Connection, trace_id: bytes, span: Span) -> _Before | None:
     key = (trace_id, bytes.fromhex(span.span_id))
-    row: tuple[int, int] | None = connection.execute(
-        "SELECT end_ns, status FROM span WHERE trace_id = ? AND span_id = ?", key
+    row = connection.execute(
+        "SELECT end_ns, status, message FROM span WHERE trace_id = ? AND span_id = ?", key
     ).fetchone()
-    return row
+    if row is None:
+        return None
+    end_ns, status, message = row
+    is_suspect = end_ns and status == StatusCode.ERROR  # else it is not lost, and need not be decoded
+    return _Before(end_ns, status, weight_of(decode_span(message)) if is_suspect else (2 if end_ns else 0, end_ns))
 
 
 def _span_row(trace_id: bytes, origin: int, span: Span) -> tuple[Any, ...]:
@@ -400,6 +441,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _check_format(connection, path)
+    connection.execute(REQUEST_TABLE)
     connection.execute("PRAGMA synchronous = NORMAL")
 
 

@@ -4,7 +4,10 @@ Promises of a store:
 
 - `add()` returns after the commit; what it took over survives the death of the process.
 - A span is known by (trace id, span id). One that arrives twice counts once, in whatever order its versions
-  arrive: an ended version beats an open one, and among equals the later end, then the later arrival, wins.
+  arrive: an ended version beats one that a later process closed as `lost`, that one beats an open one, and among
+  equals the later end, then the later arrival, wins.
+- A request is known by its key: `add()` keeps the keys with the spans, in one commit, for a week at least unless
+  100,000 others came; `has()` is true for a request, or a part of one, whose records were all added under a key.
 - Reading never waits for writing.
 - Every failure of the storage itself is a `StoreError` whose message names the file and what to do.
 
@@ -19,12 +22,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from .._contracts import Ending, Span
 from .._errors import AsynctraceError
 
 if TYPE_CHECKING:
     from ..wire import ResourceSpans
+    from ._keys import RequestKey
 
-__all__ = ["RunPage", "RunSummary", "Store", "StoreError", "StoreReader", "StoreStatistics"]
+__all__ = ["LARGEST", "RunPage", "RunSummary", "Store", "StoreError", "StoreReader", "StoreStatistics", "weight_of"]
+
+LARGEST = 2**63 - 1
+"""The largest integer of the databases. OTLP times are unsigned 64 bit; a larger one is cut in the columns only."""
 
 
 class StoreError(AsynctraceError):
@@ -74,6 +82,17 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Spans without an end."""
 
 
+def weight_of(span: Span) -> tuple[int, int]:
+    """Of two versions of one span the heavier stays: open, closed as lost by a later process, ended; then by the end.
+
+    A process may die after a span ended and before that was written down where its successor looks: the time of its
+    last heartbeat, at which the successor lets the span end, may be later than the end itself.
+    """
+    if not span.end_ns:
+        return (0, 0)
+    return (1 if span.ending == Ending.LOST.value else 2, min(span.end_ns, LARGEST))
+
+
 class StoreReader(Protocol):
     """The reading half. Safe from any thread."""
 
@@ -97,8 +116,13 @@ class StoreReader(Protocol):
 class Store(StoreReader, Protocol):
     """Both halves. One process writes to a store at a time."""
 
-    def add(self, groups: Sequence[ResourceSpans]) -> None:
-        """Take over the spans of `groups`; all of them are committed when it returns, none when it raises."""
+    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+        """Take over the spans of `groups`, which came under `keys`; all of it is committed when it returns, nothing
+        when it raises."""
+        ...
+
+    def has(self, key: RequestKey) -> bool:
+        """Whether all records of `key` were added before, under it or under others of the same log."""
         ...
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Promises:
   prevented it).
 - The first body after a pause is committed at once; under load there is at most one commit each `gather`
   seconds, or each 4,096 spans if they come sooner.
+- A request that comes again under its key is not added again; its future is done like that of any other.
 - What waits is bounded by `Admission`, which counts bytes of bodies from their first read to their commit.
 - `close()` commits everything that was submitted before it.
 """
@@ -25,6 +26,7 @@ from ._store import Store, StoreError
 
 if TYPE_CHECKING:
     from ..wire import ResourceSpans
+    from ._keys import RequestKey
 
 __all__ = ["Admission", "Behind", "Ticket", "Writer"]
 
@@ -78,6 +80,7 @@ class Ticket:
 class _Submission(msgspec.Struct, frozen=True):
     groups: Sequence[ResourceSpans]
     spans: int
+    key: RequestKey | None
     committed: Future[None]
 
 
@@ -94,15 +97,15 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="asynctrace-collector-writer")
         self._thread.start()
 
-    def submit(self, groups: Sequence[ResourceSpans]) -> Future[None]:
-        """Have `groups` committed. `Behind` after `close()`."""
+    def submit(self, groups: Sequence[ResourceSpans], key: RequestKey | None = None) -> Future[None]:
+        """Have `groups` committed, which came under `key`. `Behind` after `close()`."""
         committed: Future[None] = Future()
         committed.set_running_or_notify_cancel()  # a sender that goes away must not cancel a commit
         spans = sum(len(group.spans) for group in groups)
         with self._closing:
             if self._closed:
                 raise Behind
-            self._waiting.put(_Submission(groups, spans, committed))
+            self._waiting.put(_Submission(groups, spans, key, committed))
         return committed
 
     def close(self) -> None:
@@ -144,7 +147,7 @@ class Writer:
 
     def _commit(self, group: list[_Submission]) -> None:
         try:
-            self._store.add([part for submission in group for part in submission.groups])
+            self._add([submission for submission in group if not self._is_known(submission.key)])
         except StoreError as error:
             _fail(group, error)
         except Exception as error:  # noqa: BLE001  (one bad body must not take its neighbors along)
@@ -156,6 +159,14 @@ class Writer:
         else:
             for submission in group:
                 submission.committed.set_result(None)
+
+    def _is_known(self, key: RequestKey | None) -> bool:
+        return key is not None and self._store.has(key)
+
+    def _add(self, group: list[_Submission]) -> None:
+        if group:
+            keys = [submission.key for submission in group if submission.key is not None]
+            self._store.add([part for submission in group for part in submission.groups], keys)
 
 
 def _fail(group: list[_Submission], error: Exception) -> None:
