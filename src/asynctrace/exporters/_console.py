@@ -13,7 +13,8 @@ import threading
 from typing import Final, TextIO
 
 from .._contracts import Batch, ExportResult
-from .._tree import render_tree
+from .._tree import tree_lines
+from ._slices import Slices
 
 __all__ = ["ConsoleExporter"]
 
@@ -41,6 +42,7 @@ class ConsoleExporter:
         self._color = color
         self._details = details
         self._name = name
+        self._slices = Slices()
         self._writing = threading.Lock()
 
     def with_defaults(self, *, color: bool | None = None) -> ConsoleExporter:
@@ -58,7 +60,7 @@ class ConsoleExporter:
         """Print the batch."""
         stream = self._stream if self._stream is not None else sys.stdout
         try:
-            self._print(stream, batch)
+            _print_to(stream, await self._text(stream, batch), self._writing)
         except (OSError, ValueError) as error:  # full, gone, closed
             return ExportResult.try_again(reason=f"console_{type(error).__name__}")
         return ExportResult.all_accepted(batch)
@@ -73,13 +75,18 @@ class ConsoleExporter:
     def __repr__(self) -> str:
         return f"ConsoleExporter(name={self._name!r})"
 
-    def _print(self, stream: TextIO, batch: Batch) -> None:
+    async def _text(self, stream: TextIO, batch: Batch) -> str:
+        spans = await self._slices.spans(batch)
         color = _is_terminal(stream) if self._color is None else self._color
-        text = render_tree(batch.spans(), width=_width(stream), color=color, details=self._details)
-        text = _encodable(text, getattr(stream, "encoding", None))
-        with self._writing:
-            stream.write(text + "\n")
-            stream.flush()
+        lines = tree_lines(spans, width=_width(stream), color=color, details=self._details)
+        text = "\n".join(await self._slices.collect(lines))
+        return _encodable(text, getattr(stream, "encoding", None))
+
+
+def _print_to(stream: TextIO, text: str, writing: threading.Lock) -> None:
+    with writing:
+        stream.write(text + "\n")
+        stream.flush()
 
 
 def _is_terminal(stream: TextIO) -> bool:

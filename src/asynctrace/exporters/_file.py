@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from .._contracts import Batch, ExportResult
-from ..wire import decode_request, encode_request, json_request
 from ._aside import run_aside
+from ._slices import Slices
 
 __all__ = ["FileExporter"]
 
@@ -70,6 +70,7 @@ class FileExporter:
     def __init__(self, path: str | os.PathLike[str], *, name: str = "file") -> None:
         self._path = os.fspath(path)
         self._name = name
+        self._slices = Slices()
         self._writing = threading.Lock()
 
     @property
@@ -79,9 +80,9 @@ class FileExporter:
 
     async def export(self, batch: Batch) -> ExportResult:
         """Write the batch as one line."""
-        request = b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload))
+        line = await self._slices.json_request(batch) + b"\n"
         try:
-            await run_aside(functools.partial(self._write, request))
+            await run_aside(functools.partial(self._write, line))
         except OSError as error:
             reason = f"file_{errno.errorcode.get(error.errno or 0, 'error').lower()}"
             if error.errno in SETTINGS_ERRORS:
@@ -99,8 +100,7 @@ class FileExporter:
     def __repr__(self) -> str:
         return f"FileExporter({self._path!r}, name={self._name!r})"
 
-    def _write(self, request: bytes) -> None:
-        line = json_request(decode_request(request)) + b"\n"
+    def _write(self, line: bytes) -> None:
         with self._writing, _opened(self._path) as descriptor, _locked(descriptor):
             _append(descriptor, line)
 

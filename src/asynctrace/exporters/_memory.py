@@ -10,6 +10,7 @@ import msgspec
 
 from .._contracts import Batch, ExportResult, Resource, Span
 from ._arrivals import Arrivals
+from ._slices import Slices
 
 __all__ = ["KeptBatch", "MemoryExporter"]
 
@@ -43,6 +44,7 @@ class MemoryExporter:
         self._name = name
         self._batches: list[KeptBatch] = []
         self._arrivals = Arrivals(self._count, "spans")
+        self._slices = Slices()
 
     @property
     def name(self) -> str:
@@ -61,8 +63,8 @@ class MemoryExporter:
 
     async def export(self, batch: Batch) -> ExportResult:
         """Keep the batch. Accepts everything."""
-        kept = KeptBatch(key=batch.key, size=batch.size, resource=batch.resource, spans=batch.spans())
-        self._batches.append(kept)
+        spans = await self._slices.spans(batch)
+        self._batches.append(KeptBatch(key=batch.key, size=batch.size, resource=batch.resource, spans=spans))
         self._arrivals.notify()
         return ExportResult.all_accepted(batch)
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from .._contracts import Batch, Clock, ExportResult, Outcome
-from ..wire import decode_request, encode_request, json_request
+from ..wire import encode_request
 from ._answers import result_of
 from ._aside import loading, run_aside
 from ._endpoint import checked_ca_file, checked_encoding, checked_settings, without_secrets
+from ._slices import Slices
 from ._suppression import own_traffic
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class OTLPExporter:
         self._sent_bytes = 0
         self._by_reason: Counter[str] = Counter()
         self._told: set[str] = set()
+        self._slices = Slices()
 
     def with_defaults(
         self,
@@ -216,22 +218,16 @@ class OTLPExporter:
     # its body
 
     async def _body(self, batch: Batch) -> Body:
-        """What takes long is done beside the loop, on a copy: the batch is valid only while we are asked."""
-        parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
-        if self._encoding == "protobuf" and self._settings.compression == "none":
+        """JSON is made in slices; compressing is done beside the loop, on a copy: the batch is valid only while we are
+        asked."""
+        if self._encoding == "json":
+            parts: Body = [await self._slices.json_request(batch)]
+        else:
+            parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
+        if self._settings.compression == "none":
             return parts
-        make = functools.partial(_make_body, b"".join(parts), self._encoding, self._settings.compression)
-        return [make() if batch.size < COMPRESS_ASIDE_FROM else await run_aside(make)]
-
-
-def _make_body(body: bytes, encoding: str, compression: str) -> bytes:
-    if encoding == "json":
-        body = json_request(decode_request(body))
-    return _COMPRESS[compression](body)
-
-
-def _plain(body: bytes) -> bytes:
-    return body
+        compress = functools.partial(_COMPRESS[self._settings.compression], b"".join(parts))
+        return [compress() if batch.size < COMPRESS_ASIDE_FROM else await run_aside(compress)]
 
 
 def _gzip(body: bytes) -> bytes:
@@ -247,7 +243,7 @@ def _zstd(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL).compress(body)
 
 
-_COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"none": _plain, "gzip": _gzip, "zstd": _zstd}
+_COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"gzip": _gzip, "zstd": _zstd}
 
 
 @functools.cache

@@ -13,7 +13,7 @@ The hot path is `encode_attribute`, `encode_event` and `frame`; the rest runs on
 from __future__ import annotations
 
 from ._decode import ResourceSpans, decode_records, decode_request, decode_response, decode_span
-from ._json import json_request, json_span
+from ._json import join_json_request, json_record, json_request, json_span
 from ._json_read import parse_json_request
 from ._request import encode_request, encode_resource, encode_response, encode_scope, request_size
 from ._scalars import ScalarHeads
@@ -56,6 +56,8 @@ __all__ = [
     "decode_response",
     "decode_span",
     # OTLP/JSON
+    "join_json_request",
+    "json_record",
     "json_request",
     "json_span",
     "parse_json_request",

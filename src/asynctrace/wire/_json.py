@@ -20,10 +20,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from .._contracts import AttributeValue, Event, Link, Span
-from ._decode import ResourceSpans
+from ._decode import ResourceSpans, decode_records
 from ._values import MAX_DEPTH, encode_text
 
-__all__ = ["json_request", "json_span"]
+__all__ = ["join_json_request", "json_record", "json_request", "json_span"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -33,7 +33,20 @@ def json_request(groups: Iterable[ResourceSpans]) -> bytes:
 
     Raises `TypeError` and `ValueError` as `encode_any_value()` does.
     """
-    return msgspec.json.encode({"resourceSpans": [_resource_spans(group) for group in groups]})
+    return msgspec.json.encode(
+        {"resourceSpans": [_resource_spans(group, [json_span(span) for span in group.spans]) for group in groups]}
+    )
+
+
+def json_record(record: bytes | memoryview) -> msgspec.Raw:
+    """One record as encoded JSON, for `join_json_request()`. Raises `WireError`, else errors as in `json_request()`."""
+    (span,) = decode_records((record,))
+    return msgspec.Raw(msgspec.json.encode(json_span(span)))
+
+
+def join_json_request(around: ResourceSpans, spans: Sequence[msgspec.Raw]) -> bytes:
+    """`json_request()` of one group whose spans were encoded one by one: `around` gives resource and scope."""
+    return msgspec.json.encode({"resourceSpans": [_resource_spans(around, spans)]})
 
 
 def json_span(span: Span) -> Json:
@@ -58,7 +71,7 @@ def json_span(span: Span) -> Json:
     }
 
 
-def _resource_spans(group: ResourceSpans) -> Json:
+def _resource_spans(group: ResourceSpans, spans: Sequence[Json | msgspec.Raw]) -> Json:
     scope = {
         **_present("name", _text(group.scope.name)),
         **_present("version", _text(group.scope.version)),
@@ -66,7 +79,7 @@ def _resource_spans(group: ResourceSpans) -> Json:
     }
     return {
         "resource": _present("attributes", _attributes(group.resource.attributes)),
-        "scopeSpans": [{"scope": scope, "spans": [json_span(span) for span in group.spans]}],
+        "scopeSpans": [{"scope": scope, "spans": spans}],
     }
 
 
