@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..._contracts import Ending
+from ..._contracts import Ending, Span
 from ..._errors import JournalDamaged
 from .._segment import find_last
 from ._closing import (
@@ -106,17 +106,22 @@ class OrphanLog:
                 between()
                 clear_open_spans(self._directory)
                 self._spans = OpenSpans()
+                between()
         return self.unclosed
 
     def _store_lost(self, between: Callable[[], object]) -> None:
         spans = self._spans
-        stored = stored_among(spans.bodies, self._contents)
+        stored = self._stored()
         self.lost = sum(span.ending == Ending.LOST for span in stored.values())
         records = [lost_record(body, spans.heartbeat_ns) for key, body in spans.bodies.items() if key not in stored]
         if records:
             segment = store_lost(self._directory, self._contents, records, between)
             self._use(self._contents.with_segment(segment))
             self.lost += len(records)
+
+    def _stored(self) -> dict[tuple[str, str], Span]:
+        """The open spans that have a record, by (trace id, span id)."""
+        return stored_among(self._spans.bodies, self._contents)
 
     @property
     def unclosed(self) -> int:
