@@ -112,8 +112,10 @@ def read_segment(fd: int, name: str, *, journal_id: bytes, trust: Trust) -> Read
     Raises `JournalDamaged` (its header, or the file as a whole) and `JournalFromNewerVersion`.
     """
     try:
+        if _is_blank(fd):
+            return None
         header = memoryview(_read_words(fd, 0, HEADER_BYTES // WORD_BYTES))
-        if _holds_nothing(fd, header):
+        if header[STATE_AT] == FREE:
             return None
         _check_header(header, os.fstat(fd).st_size, journal_id)
         words = _read_words(fd, HEADER_BYTES + header[CAPACITY_AT], header[SLOTS_AT])
@@ -129,9 +131,9 @@ def read_segment(fd: int, name: str, *, journal_id: bytes, trust: Trust) -> Read
         raise JournalDamaged(f"{name} cannot be read: {error}") from error
 
 
-def _holds_nothing(fd: int, header: memoryview) -> bool:
-    """Whether the file is a spare, or was never finished: then it is all zeros."""
-    return header[STATE_AT] == FREE or (not any(header) and not any(map(any, _pieces(fd, HEADER_BYTES))))
+def _is_blank(fd: int) -> bool:
+    """Whether the file was made and no more: it is empty, or all zeros."""
+    return not any(any(piece) for piece in _pieces(fd, 0))
 
 
 def _check_header(header: memoryview, size: int, journal_id: bytes) -> None:
