@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from .delivery import DeliveryOptions, LaneStatistics
     from .runtime import (
+        SignalHandlers,
         Statistics,
         Tracer,
         add_log,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         end_tracers,
         flush,
         flush_sync,
+        install_signal_handlers,
         receipt,
         set_outputs,
         shutdown,
@@ -112,6 +114,8 @@ __all__ = [
     "flush_sync",
     "shutdown",
     "shutdown_sync",
+    "install_signal_handlers",
+    "SignalHandlers",
     "receipt",
     "Receipt",
     "LaneReceipt",
@@ -177,6 +181,7 @@ _NAMES = {
         "LaneStatistics",
     ),
     ".runtime": (
+        "SignalHandlers",
         "Statistics",
         "Tracer",
         "add_log",
@@ -185,6 +190,7 @@ _NAMES = {
         "end_tracers",
         "flush",
         "flush_sync",
+        "install_signal_handlers",
         "receipt",
         "set_outputs",
         "shutdown",

@@ -88,6 +88,8 @@ class Delivery:
         self._is_moving = False
         self._is_finished = False
         self._has_run = False
+        self.when_moved: Callable[[], object] | None = None
+        """Called once, when a thread that was giving the lanes a home has left the lock for it."""
         self._left_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._waiters = Waiters()
         self._told_losses = 0
@@ -114,6 +116,9 @@ class Delivery:
                 self._move()
             finally:
                 self._is_moving = False
+        if self.when_moved is not None and not self._lock._is_owned():  # type: ignore[attr-defined]
+            callback, self.when_moved = self.when_moved, None
+            callback()
 
     def _move(self) -> None:
         home = Home(self._make_drivers, self._home_ended)

@@ -10,6 +10,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from ._delivery import Delivery
 from ._home import Home
@@ -19,6 +21,9 @@ __all__ = ["Outside"]
 
 _LOOK_AGAIN = 0.1
 """Seconds between two looks whether the lanes' loop is still there."""
+
+_BETWEEN_LOOKS = 0.001
+"""Seconds until a lock is looked at again. It is held for microseconds."""
 
 
 class Outside:
@@ -79,15 +84,28 @@ class Outside:
         """`finish()` for a process that ends at once: count, ask the lanes to leave, and wait for nothing."""
         delivery = self._delivery
         delivery._is_finished = True
-        for lane, _ in delivery._lanes:
-            with suppress(Exception):  # its own thread may be in the middle of it, and the process ends anyhow
-                lane.stop(reason)
-        self._call(self._leave_there)
-
-    def _leave_there(self) -> None:
-        self._delivery._progressed()
+        with suppress(Exception):  # its own thread may be in the middle of it, and the process ends anyhow
+            delivery._stop_lanes(reason)
         if self._home is not None:
-            self._home.leave(close=True, close_timeout=0.0)
+            self._call(partial(self._home.leave, close=True, close_timeout=0.0))
+
+    def call_when_free(self, callback: Callable[[], object]) -> bool:
+        """For a signal handler. True where it interrupted its own thread while that held a lock which the lanes' thread
+        needs: waiting would be for nothing. `callback` is then called, in any thread, when the lock may be free again."""
+        delivery, home = self._delivery, self._home
+        if delivery._lock._is_owned():  # type: ignore[attr-defined]
+            delivery.when_moved = callback
+            return True
+        log: Any = delivery._log  # that of a living process
+        if not log.is_held_here:
+            return False
+        if home is not None and home.is_alive:
+            return self._call(home.loop.call_later, _BETWEEN_LOOKS, callback)
+        if not log.is_storing:
+            return False  # nobody else wants it
+        delivery.when_moved = callback
+        log.wake_at = 0  # the store tells on its way out, and is given a home
+        return True
 
     def _call(self, function: Callable[..., object], *arguments: object) -> bool:
         return self._home is not None and self._home.call(function, *arguments)

@@ -13,9 +13,11 @@ from ._functions import (
     trace_component,
 )
 from ._registry import configure, default_tracer, set_default, shutdown, shutdown_sync
+from ._signals import SignalHandlers, install_signal_handlers
 from ._tracer import Statistics, Tracer
 
 __all__ = [
+    "SignalHandlers",
     "Statistics",
     "Tracer",
     "add_log",
@@ -24,6 +26,7 @@ __all__ = [
     "end_tracers",
     "flush",
     "flush_sync",
+    "install_signal_handlers",
     "receipt",
     "set_default",
     "set_outputs",

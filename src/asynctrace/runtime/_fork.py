@@ -68,6 +68,9 @@ def _in_child() -> None:
     journal = _journal_locks()
     if journal is not None:
         journal.after_fork_in_child()
+    signals: Any = sys.modules.get("asynctrace.runtime._signals")
+    if signals is not None:
+        signals.after_fork_in_child()
     tracers, _tracers[:] = list(_tracers), []
     for tracer in tracers:
         _renew(tracer)

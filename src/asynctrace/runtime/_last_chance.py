@@ -13,7 +13,7 @@ from __future__ import annotations
 import concurrent.futures
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._contracts import Receipt
     from ._tracer import Tracer
 
-__all__ = ["end_here", "give_up"]
+__all__ = ["end_here", "give_up", "is_under_way"]
 
 _GRACE = 1.0
 _CLOSE_TIMEOUT = 5.0
@@ -38,7 +38,7 @@ class _Ending:
         self.tracer = tracer
         self._outside = Outside(tracer._delivery)
         self._deadline = monotonic() + (tracer._shutdown_timeout if seconds is None else seconds)
-        self._other = tracer._shutdown_outcome
+        self._other = _under_way_elsewhere(tracer)
         self._outcome: concurrent.futures.Future[Receipt] = concurrent.futures.Future()
 
     def remaining(self) -> float:
@@ -49,6 +49,11 @@ class _Ending:
         """The lanes live nowhere, and what they do not deliver is lost."""
         is_here = self._other is None and not self._outside.is_answered
         return is_here and not self.tracer._log.outlives_the_process
+
+    def prepare(self) -> None:
+        """For a shutdown on a loop of this thread's own."""
+        self.tracer._shutdown_outcome = None  # whatever loop was at it stands still
+        self.tracer._cut_open()
 
     def begin(self) -> None:
         """Take no new spans; those that are open end here: no code is left that could end them."""
@@ -70,9 +75,23 @@ class _Ending:
         self.tracer._is_over(self._outcome)
 
 
+def _under_way_elsewhere(tracer: Tracer) -> concurrent.futures.Future[Receipt] | None:
+    """The outcome of a shutdown that another thread's loop is at; a loop that stands still ends nothing any more."""
+    outcome, task = tracer._shutdown_outcome, tracer._shutdown_task
+    return outcome if outcome is not None and task is not None and task.get_loop().is_running() else None
+
+
+_places = 0
+
+
+def is_under_way() -> bool:
+    """Whether `end_here()` is running, in whatever thread."""
+    return _places > 0
+
+
 def end_here(tracers: Iterable[Tracer], seconds: float | None = None) -> None:
     """Shut `tracers` down, all at once, each within `seconds` (by default its `shutdown_timeout`)."""
-    with _no_threads():
+    with _alone():
         endings = [_Ending(tracer, seconds) for tracer in tracers]
         here = [ending for ending in endings if ending.needs_a_loop]
         elsewhere = [ending for ending in endings if ending not in here]
@@ -80,7 +99,7 @@ def end_here(tracers: Iterable[Tracer], seconds: float | None = None) -> None:
             ending.begin()
         if here:
             for ending in here:
-                ending.tracer._cut_open()
+                ending.prepare()
             _registry.shut_down_privately([ending.tracer for ending in here], seconds)
         for ending in elsewhere:
             ending.complete()
@@ -98,10 +117,13 @@ def give_up(tracers: Iterable[Tracer]) -> None:
 
 
 @contextmanager
-def _no_threads() -> Iterator[None]:
-    aside = sys.modules.get("asynctrace.exporters._aside")
-    if aside is None:  # then no exporter was loaded that could start one
-        yield
-        return
-    with aside.in_place():
-        yield
+def _alone() -> Iterator[None]:
+    """No thread is started meanwhile."""
+    global _places
+    aside = sys.modules.get("asynctrace.exporters._aside")  # where it is not loaded, no exporter starts any
+    _places += 1
+    try:
+        with nullcontext() if aside is None else aside.in_place():
+            yield
+    finally:
+        _places -= 1

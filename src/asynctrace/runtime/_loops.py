@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 from .._errors import MisuseError
 
-__all__ = ["run_privately"]
+__all__ = ["run_privately", "when_closed"]
 
 T = TypeVar("T")
+
+when_closed: list[Callable[[asyncio.AbstractEventLoop], None]] = []
+"""Called, each with the loop, when a loop of `run_privately()` is closed."""
 
 
 def run_privately(
@@ -37,3 +40,5 @@ def run_privately(
             loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
+        for callback in when_closed:
+            callback(loop)

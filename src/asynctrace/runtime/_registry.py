@@ -23,6 +23,7 @@ __all__ = [
     "deliver_at_exit",
     "remove",
     "set_default",
+    "shut_down_all",
     "shut_down_privately",
     "shutdown",
     "shutdown_sync",
@@ -85,7 +86,7 @@ def alive() -> list[Tracer]:
 
 async def shutdown(timeout: float | None = None) -> Receipt:
     """Shut down every tracer alive in this process, all at once. Returns the sum of their receipts."""
-    return await _shut_down(alive(), timeout)
+    return await shut_down_all(timeout)
 
 
 def shutdown_sync(timeout: float | None = None) -> Receipt:
@@ -100,8 +101,13 @@ def shut_down_privately(tracers: Sequence[Tracer], timeout: float | None) -> Rec
     )
 
 
-async def _shut_down(tracers: Sequence[Tracer], timeout: float | None) -> Receipt:
-    receipts = await asyncio.gather(*(tracer.shutdown(timeout) for tracer in tracers))
+async def shut_down_all(timeout: float | None, patience: float | None = None) -> Receipt:
+    """`shutdown()`, with a limit of its own for spans that are open: `patience` in seconds, None for `timeout`."""
+    return await _shut_down(alive(), timeout, patience)
+
+
+async def _shut_down(tracers: Sequence[Tracer], timeout: float | None, patience: float | None = None) -> Receipt:
+    receipts = await asyncio.gather(*(tracer._shutdown(timeout, patience) for tracer in tracers))
     return _sum(tracers, receipts)
 
 
@@ -153,7 +159,11 @@ gc.callbacks.append(_at_collection)
 @atexit.register
 def deliver_at_exit() -> None:
     """The last chance of a program that called nothing: starts no thread, waits at most `shutdown_timeout`."""
-    from ._last_chance import end_here
+    from ._last_chance import end_here, give_up
 
-    if asyncio._get_running_loop() is None:
-        end_here(tracer for tracer in alive() if tracer._has_something_to_deliver)
+    tracers = [tracer for tracer in alive() if tracer._has_something_to_deliver]
+    try:
+        if asyncio._get_running_loop() is None:
+            end_here(tracers)
+    except KeyboardInterrupt:  # whoever pressed it waits for us, and for nothing else
+        give_up(tracers)

@@ -174,7 +174,7 @@ class Tracer(Recorder):
             drain_timeout=self._shutdown_timeout,
             diagnostics=settings.diagnostics,
             random=RandomIds()._random.random,
-            new_context=_lane_context,
+            new_context=lane_context,
         )
         self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
@@ -244,7 +244,12 @@ class Tracer(Recorder):
         cut, deepest first, ending `incomplete`. What cannot be delivered in time is counted `dropped` for the reason
         `shutdown`, and one warning carries the receipt. Idempotent: every call gets the same receipt.
         """
+        return await self._shutdown(timeout, None)
+
+    async def _shutdown(self, timeout: float | None, patience: float | None) -> Receipt:
+        """Open spans may end for `patience` seconds; None: until the deadline."""
         allowed = self._shutdown_timeout if timeout is None else seconds("timeout", timeout)
+        patience = allowed if patience is None else min(patience, allowed)
         with self._life_lock:
             is_first = self._shutdown_outcome is None
             outcome = self._shutdown_outcome = self._shutdown_outcome or concurrent.futures.Future()
@@ -252,7 +257,9 @@ class Tracer(Recorder):
             outcome.set_running_or_notify_cancel()  # from now on no waiter can cancel it
             # A task of its own, because the first caller may be cancelled while others wait.
             self._shutdown_task = create_stubborn_task(
-                self._shut_down(allowed, outcome, self._around()), context=_lane_context(), name="asynctrace shutdown"
+                self._shut_down(allowed, patience, outcome, self._around()),
+                context=lane_context(),
+                name="asynctrace shutdown",
             )
         return await asyncio.shield(asyncio.wrap_future(outcome))
 
@@ -288,13 +295,17 @@ class Tracer(Recorder):
     # Ending ------------------------------------------------------------------------------------------------------
 
     async def _shut_down(
-        self, allowed: float, outcome: concurrent.futures.Future[Receipt], callers: set[ComponentTraceContext]
+        self,
+        allowed: float,
+        patience: float,
+        outcome: concurrent.futures.Future[Receipt],
+        callers: set[ComponentTraceContext],
     ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + allowed
         self._is_closed = self._is_thinned = True
         try:
-            await self._deliver_the_rest(deadline, loop, callers)
+            await self._deliver_the_rest(deadline, deadline - allowed + patience, loop, callers)
         except Exception as error:  # noqa: BLE001  (a defect of ours must not keep a program from ending)
             self._failed(error)
         finally:
@@ -316,10 +327,10 @@ class Tracer(Recorder):
         outcome.set_result(receipt)
 
     async def _deliver_the_rest(
-        self, deadline: float, loop: asyncio.AbstractEventLoop, callers: set[ComponentTraceContext]
+        self, deadline: float, cut_at: float, loop: asyncio.AbstractEventLoop, callers: set[ComponentTraceContext]
     ) -> None:
         self._delivery.press(self._log.appended, deadline - loop.time())
-        await self._open_spans_ended(deadline, loop, callers)
+        await self._open_spans_ended(cut_at, loop, callers)
         grace = _GRACE if self._cut_open() else 0.0
         try:
             await self._delivery.flush(self._log.appended, max(deadline - loop.time(), grace, 0.0))
@@ -418,7 +429,7 @@ def _weakly(tracer: Tracer) -> Any:
     return on_ready
 
 
-def _lane_context() -> Context:
+def lane_context() -> Context:
     """An empty context in which nothing is traced."""
     context = Context()
     context.run(component_var.set, SUPPRESSED)

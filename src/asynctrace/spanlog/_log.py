@@ -444,6 +444,16 @@ class SpanLog:
             self._wake_at = 0  # the reader tells of the first loss
         self._refused[reason] = self._refused.get(reason, 0) + 1
 
+    @property
+    def is_held_here(self) -> bool:
+        """Whether the calling thread has the lock: it has been interrupted inside one of these methods."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether somebody is storing what is staged, and will tell the reader after that."""
+        return self._storing
+
     # Fork --------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
