@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,13 +64,13 @@ def everything_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def open_descriptors() -> set[str]:
-    """What this process has open, the listing itself aside."""
-    found = set()
+def open_locks(folder: Path) -> list[str]:
+    """The lock files below a folder that this process has open."""
+    found = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
-    return {entry for entry in found if "/proc/" not in entry}
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if path.startswith(f"{folder}/") and "/lock" in path]
 
 
 # ---------------------------------------------------------------------------------------------- between two lines
@@ -263,27 +264,37 @@ def run_or_skip(command: list[str]) -> None:
 
 
 def fill_up(folder: Path, *, leave: int = 0) -> None:
-    """Take all blocks of a file system but `leave`, in one file `filler`."""
-    with (folder / "filler").open("wb") as file, contextlib.suppress(OSError):
+    """Take all blocks of a file system but `leave`."""
+    (folder / "fillers").mkdir()
+    block = os.statvfs(folder).f_frsize
+    descriptor = os.open(folder / "fillers" / "blocks", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
         while True:
-            file.write(bytes(256))
-            file.flush()
-    for _ in range(leave):
-        block = os.statvfs(folder).f_frsize
-        os.truncate(folder / "filler", max(0, (folder / "filler").stat().st_size - 1) // block * block)
+            os.write(descriptor, bytes(block))
+    os.fsync(descriptor)
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size - leave * block)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def use_up_inodes(folder: Path, *, leave: int = 0) -> None:
     """Take all inodes of a file system but `leave`."""
-    (folder / "fillers").mkdir()
+    place = folder / "inodes"
+    place.mkdir()
     fillers = []
     with contextlib.suppress(OSError):
         while True:
-            filler = folder / "fillers" / str(len(fillers))
+            filler = place / str(len(fillers))
             filler.touch()
             fillers.append(filler)
     for filler in fillers[:leave]:
         filler.unlink()
+
+
+def free_all(folder: Path) -> None:
+    """Give back what `fill_up` and `use_up_inodes` took."""
+    for name in ("fillers", "inodes"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------ a racer
@@ -293,16 +304,20 @@ CLAIMS = {"real": claim, "without_looking_again": claim_without_looking_again, "
 
 def race(folder: Path, report: Path, claim_as: str, deaths: float) -> None:
     """Until the file `over` is there and no orphan is left: claim, perhaps die, write down what was claimed, remove."""
+    wait_for(folder / "go")
     chance = random.Random(os.getpid())
     out = os.open(report, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    while not (folder / "go").exists():
-        time.sleep(0.001)
     while not ((folder / "over").exists() and JournalState.ORPHAN not in states(folder)):
         entries = list_journals(folder)
         chance.shuffle(entries)
         for entry in entries:
             _claim_one(entry.path, out, claim_as, chance.random() < deaths)
         time.sleep(0.002)
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.001)
 
 
 def _claim_one(path: Path, out: int, claim_as: str, is_mortal: bool) -> None:
@@ -327,7 +342,12 @@ def create_and_remove(folder: Path, seconds: float) -> None:
 
 
 def main(kind: str, folder: str, report: str, claim_as: str, deaths: str) -> None:
+    if kind == "doomed":
+        for entry in list_journals(Path(folder)):
+            _claim_one(entry.path, -1, claim_as, True)
+        return
     if kind == "creator":
+        wait_for(Path(folder) / "go")
         create_and_remove(Path(folder), 1.0)
         return
     children = []

@@ -24,7 +24,7 @@ from .directories import (
     everything_below,
     in_child,
     make_meta,
-    open_descriptors,
+    open_locks,
     states,
 )
 
@@ -71,14 +71,13 @@ def check_an_interrupt_leaves_nothing(folder: Path, create: Create) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    before = open_descriptors()
     for where, outcome in at_every_line(lambda: lambda: create(folder, make_meta()), interrupt):
         if isinstance(outcome, JournalDirectory):  # the line after the last step
             outcome.remove()
         else:
             assert isinstance(outcome, KeyboardInterrupt), where
         assert everything_below(folder) == [], where
-        assert open_descriptors() == before, where
+        assert open_locks(folder) == [], where
 
 
 def test_an_interrupted_creation_leaves_nothing_behind(tmp_path: Path) -> None:

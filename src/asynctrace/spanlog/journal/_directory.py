@@ -118,12 +118,12 @@ class JournalDirectory:
             os.rename(hidden, path)
             if sync:
                 sync_folder(folder)
+            return cls(path, meta, lock, sync=sync)
         except FileExistsError:
             raise  # an id that is in use: what lies there is not ours
         except BaseException:
             _clear_up(hidden, path, lock)
             raise
-        return cls(path, meta, lock, sync=sync)
 
     @property
     def journal_id(self) -> str:

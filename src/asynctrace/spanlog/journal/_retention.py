@@ -23,6 +23,7 @@ from ._directory import (
     take,
 )
 from ._format import LOCK_FILE
+from ._lock import Lock
 
 __all__ = ["Removed", "remove_expired", "sweep"]
 
@@ -54,8 +55,23 @@ def remove_expired(
     """Remove what is older than `max_age` seconds, then the oldest until `max_bytes` are kept; sweep leftovers too.
 
     Living journals count among the bytes. `count` tells how many undelivered records a claimed journal holds, before
-    it goes. Raises what `count` raises, and `OSError` when a journal cannot be deleted; each is released then.
+    it goes. Nothing happens while another process does the same. Raises what `count` raises, and `OSError` when a
+    journal cannot be deleted; each is released then.
     """
+    try:
+        turn = Lock(folder, write=False)
+    except OSError:
+        return []
+    try:
+        # One process at a time: what one is about to remove, another would count among the living.
+        return _remove_down_to(folder, now_ns, max_age, max_bytes, count) if turn.take() else []
+    finally:
+        turn.release()
+
+
+def _remove_down_to(
+    folder: Path, now_ns: int, max_age: float, max_bytes: int, count: Callable[[JournalDirectory], int] | None
+) -> list[Removed]:
     sweep(folder, now_ns)
     entries = list_journals(folder)
     excess = sum(entry.size for entry in entries) - max_bytes
@@ -66,27 +82,29 @@ def remove_expired(
         expired = now_ns - entry.modified_ns > max_age * 1e9
         if not expired and excess <= 0:
             break  # the next ones are younger still
-        records, is_gone = _remove(entry, count)
-        if is_gone:
-            removed.append(Removed(entry.path, records, entry.size, expired))
-        if is_gone or not os.path.lexists(entry.path):
+        gone = _remove(entry, count)
+        if gone is not None:
+            removed.append(gone._replace(expired=expired))
+        if gone is not None or not os.path.lexists(entry.path):
             excess -= entry.size
         elif not expired:
             break  # somebody has it just now; the next one is not the oldest
     return removed
 
 
-def _remove(entry: JournalEntry, count: Callable[[JournalDirectory], int] | None) -> tuple[int | None, bool]:
-    """(records that went, whether we removed it)."""
+def _remove(entry: JournalEntry, count: Callable[[JournalDirectory], int] | None) -> Removed | None:
+    """None when somebody else has it, or removed it."""
+    gone = Removed(entry.path, None, entry.size, expired=False)
     directory = claim(entry.path)
     if directory is None:
-        return None, entry.meta is None and _remove_unread(entry.path)
+        is_broken = entry.meta is None or not os.path.lexists(entry.path / LOCK_FILE)
+        return gone if is_broken and _remove_unread(entry.path) else None
     try:
         records = count(directory) if count is not None else None
         directory.remove()
     finally:
         directory.release()
-    return records, True
+    return gone._replace(records=records)
 
 
 def _remove_unread(path: Path) -> bool:
