@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._contracts import Resource, Span
-from ..wire import decode_records
+import msgspec
 
-__all__ = ["RecordBatch"]
+from .._contracts import Resource, Scope, Span
+from ..wire import decode_records, decode_request, encode_request, encode_resource, encode_scope
+
+__all__ = ["Origin", "RecordBatch"]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Whose records these are: this process's, or as a dead one recorded it."""
+
+    log_id: str
+    resource: Resource
+    resource_bytes: bytes
+    scope_bytes: bytes
+
+    @classmethod
+    def of(cls, log_id: str, resource: Resource, scope: Scope) -> Origin:
+        return cls(log_id, resource, encode_resource(resource), encode_scope(scope))
+
+    @classmethod
+    def recorded(cls, log_id: str, resource_bytes: bytes, scope_bytes: bytes) -> Origin:
+        """Raises `WireError` for damaged bytes."""
+        groups = decode_request(b"".join(encode_request(resource_bytes, scope_bytes, [])))
+        return cls(log_id, groups[0].resource if groups else Resource(), resource_bytes, scope_bytes)
+
+    def key(self, first: int, count: int) -> str:
+        """Names a batch of these records for ever."""
+        return f"{self.log_id}:{first}:{count}"
 
 
 class RecordBatch:
@@ -15,22 +40,14 @@ class RecordBatch:
 
     __slots__ = ("_spans", "count", "key", "payload", "resource", "resource_bytes", "scope_bytes", "size")
 
-    def __init__(
-        self,
-        payload: Sequence[bytes | memoryview],
-        count: int,
-        resource: Resource,
-        resource_bytes: bytes,
-        scope_bytes: bytes,
-        key: str,
-    ) -> None:
+    def __init__(self, origin: Origin, first: int, count: int, payload: Sequence[bytes | memoryview]) -> None:
         self.payload = payload
         self.count = count
         self.size = sum(map(len, payload))
-        self.resource = resource
-        self.resource_bytes = resource_bytes
-        self.scope_bytes = scope_bytes
-        self.key = key
+        self.resource = origin.resource
+        self.resource_bytes = origin.resource_bytes
+        self.scope_bytes = origin.scope_bytes
+        self.key = origin.key(first, count)
         self._spans: tuple[Span, ...] | None = None
 
     def spans(self) -> tuple[Span, ...]:

@@ -20,15 +20,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from weakref import WeakSet
 
-from .._contracts import Exporter, LaneReceipt, Receipt, Resource, Scope
+from .._contracts import Exporter, LaneReceipt, Receipt
 from .._diagnostics import Diagnostics
 from .._errors import DeliveryError, DeliveryTimeout
-from ..spanlog import SpanLog
-from ..wire import encode_resource, encode_scope
-from ._batch import RecordBatch
+from ..spanlog import ReadableLog
+from ._batch import Origin, RecordBatch
 from ._driver import LaneDriver
 from ._home import Home
 from ._lane import Lane, LaneStatistics
+from ._lane_store import LaneStore, StoredLane
 from ._options import DeliveryOptions
 from ._waiters import Waiter, Waiters
 from ._window import Window
@@ -55,30 +55,28 @@ would do to the parent's loop and connections."""
 class Delivery:
     """Moves what `log` holds to `exporters`, one lane each, by name.
 
-    `log_id` names the log for ever, in the keys of its batches; `new_context` makes the context that lanes run in;
-    `drain_timeout` is how long (seconds) lanes that are cancelled may go on to drain.
+    `origin` names the log for ever, in the keys of its batches; `new_context` makes the context that lanes run in;
+    `drain_timeout` is how long (seconds) lanes that are cancelled may go on to drain; `on_home` is called in each loop
+    that the lanes move to.
     """
 
     def __init__(
         self,
-        log: SpanLog,
+        log: ReadableLog,
         exporters: Sequence[tuple[str, Exporter]],
         *,
         options: DeliveryOptions,
-        resource: Resource,
-        scope: Scope,
-        log_id: str,
+        origin: Origin,
         drain_timeout: float,
         diagnostics: Diagnostics,
         random: Callable[[], float],
         new_context: Callable[[], Context],
+        on_home: Callable[[asyncio.AbstractEventLoop], object] = lambda loop: None,
     ) -> None:
         self._log = log
         self._options = options
-        self._resource = resource
-        self._resource_bytes = encode_resource(resource)
-        self._scope_bytes = encode_scope(scope)
-        self._log_id = log_id
+        self._origin = origin
+        self._on_home = on_home
         self._drain_timeout = drain_timeout
         self._diagnostics = diagnostics
         self._new_context = new_context
@@ -93,6 +91,28 @@ class Delivery:
         self._left_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._waiters = Waiters()
         self._told_losses = 0
+        self._is_kept = False
+
+    # With a journal ----------------------------------------------------------------------------------------------
+
+    def keep_in(self, stores: Mapping[str, LaneStore]) -> None:
+        """Let each lane write down in its store, from the first record on, what must outlive this process."""
+        for lane, _ in self._lanes:
+            lane.keep_in(stores[lane.name])
+        self._is_kept = True
+
+    def resume(self, stores: Mapping[str, StoredLane]) -> None:
+        """Go on where the lanes of a dead process stood. Before anything else."""
+        for lane, _ in self._lanes:
+            lane.resume(stores[lane.name])
+        self._is_kept = True
+        receipt = self.receipt()
+        self._told_losses = receipt.dropped + receipt.rejected  # told by the process that had them
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing waits and nothing is under way, in any lane."""
+        return all(lane.is_settled for lane, _ in self._lanes)
 
     # Waking ------------------------------------------------------------------------------------------------------
 
@@ -136,6 +156,7 @@ class Delivery:
             self._home = None
 
     def _make_drivers(self, loop: asyncio.AbstractEventLoop) -> Sequence[LaneDriver]:
+        loop.call_soon(self._on_home, loop)
         return [
             LaneDriver(
                 lane,
@@ -240,7 +261,7 @@ class Delivery:
     async def finish(self, reason: str, close_timeout: float = _CLOSE_TIMEOUT) -> None:
         """Stop every lane, count what is left as dropped for `reason`, close the exporters.
 
-        Giving up the requests under way, and then closing, may take `close_timeout` seconds each.
+        With a journal nothing is dropped: what is left stays there. Giving up the requests under way, and then closing, may take `close_timeout` seconds each.
         """
         with self._lock:
             self._is_finished = True
@@ -270,7 +291,7 @@ class Delivery:
 
     def _stop_lanes(self, reason: str) -> None:
         for lane, _ in self._lanes:
-            lane.stop(reason)
+            lane.stop(reason, keep=self._is_kept)
         receipt = self.receipt()
         self._told_losses = receipt.dropped + receipt.rejected  # the shutdown tells of them, once
         self._progressed()
@@ -300,8 +321,7 @@ class Delivery:
     # What drivers call back --------------------------------------------------------------------------------------
 
     def _make_batch(self, window: Window) -> RecordBatch:
-        key = f"{self._log_id}:{window.first}:{window.count}"
-        return RecordBatch(window.payload, window.count, self._resource, self._resource_bytes, self._scope_bytes, key)
+        return RecordBatch(self._origin, window.first, window.count, window.payload)
 
     def _progressed(self) -> None:
         settled = self.settled

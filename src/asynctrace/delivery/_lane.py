@@ -18,6 +18,7 @@ Promises
 2. A settled record is never sent again; a record that is not settled is never forgotten.
 3. Whatever the far side answers, the books balance: `accepted` is derived from the cursor, never counted twice.
 4. After a failure one request probes before several are under way again.
+5. With a store, a window is written down before its bytes leave, and what was lost before the cursor passes it.
 
 Nothing here awaits, reads a clock, or draws a random number: the caller passes `now` (seconds, monotonic).
 """
@@ -26,14 +27,18 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from typing import Literal
 
 import msgspec
 
 from .._contracts import ExportResult, LaneReceipt, Outcome
-from ..spanlog import SpanLog
+from ..spanlog import ReadableLog
 from ..wire import shrink_record
+from ._lane_store import LaneStore, StoredLane
 from ._options import DeliveryOptions
+from ._rejection import Rejection
 from ._window import Window, WindowState
 
 __all__ = ["Lane", "LaneState", "LaneStatistics"]
@@ -49,6 +54,9 @@ _SHORTEST_ASKED = 0.1
 
 _SHORTEST_HURRY = 0.05
 """Seconds between two attempts however near the deadline is."""
+
+_MOST_REJECTIONS = 64
+"""They are taken after each answer; a bound all the same."""
 
 _SMALLEST_PAYLOAD = 4096
 """A single span is cut down to this many bytes before it is given up as oversize."""
@@ -101,7 +109,7 @@ class _Books(msgspec.Struct, frozen=True):
 class Lane:
     """One exporter's cursor, windows and books."""
 
-    def __init__(self, name: str, log: SpanLog, options: DeliveryOptions, random: Callable[[], float]) -> None:
+    def __init__(self, name: str, log: ReadableLog, options: DeliveryOptions, random: Callable[[], float]) -> None:
         self.name = name
         self.state = LaneState.IDLE
         self.cursor = 0
@@ -112,7 +120,12 @@ class Lane:
         self.owner: object = None
         """Whose answers count."""
         self.last_reason = ""
+        self.keeps_rejected = False
+        """Whether somebody takes the bytes of what is refused for good."""
+        self._rejections: deque[Rejection] = deque(maxlen=_MOST_REJECTIONS)
         self._log = log
+        self._store: LaneStore | None = None
+        self._is_kept = False
         self._options = options
         self._random = random
         self._next = 0
@@ -130,6 +143,51 @@ class Lane:
         self._in_flight_peak = self._requests = self._retries = 0
         self._latency = 0.0
         self._answers: Counter[str] = Counter()
+
+    # With a journal ----------------------------------------------------------------------------------------------
+
+    def keep_in(self, store: LaneStore) -> None:
+        """Write down there, from the first record on, what must outlive this process."""
+        self._store = store
+
+    def resume(self, store: StoredLane) -> None:
+        """Go on where the lane of a dead process stood: what it was sending is repeated under its old keys."""
+        self._store = store
+        self.cursor = self._next = store.cursor
+        rejected, dropped = store.books()
+        windows, runs = store.windows(), store.runs_above()
+        self._books = _Books(self.cursor, self.cursor, rejected, dropped)
+        for first, count, loss in sorted([*((*window, None) for window in windows), *_outside(runs, windows)]):
+            if first == self._next:
+                self._resume_one(first, count, loss)
+        self._books = msgspec.structs.replace(self._books, cut=self._next, ahead=self._lost_ahead())
+        self._pass()
+
+    def _resume_one(self, first: int, count: int, loss: tuple[str, str] | None) -> None:
+        if loss is None:
+            self._repeat(first, count)
+            return
+        window = Window(first, count, ())
+        window.settle(**{loss[0]: {loss[1]: count}})
+        self._windows.append(window)
+        self._next += count
+
+    def _repeat(self, first: int, count: int) -> None:
+        """The window as it was; only where records of it are damaged what is left of it, as windows of their own."""
+        end = first + count
+        while self._next < end:
+            number = min(self._log.next_present(self._next), end)
+            if number > self._next:
+                self._windows.append(Window.lost(self._next, number - self._next, self._log.gap_reason))
+                self._next = number
+            payload, held = self._log.read(number, end - number, _NEVER)
+            if held:
+                self._keep_window(number, held)
+                self._windows.append(Window(number, held, payload))
+                self._next += held
+
+    def _keep_window(self, first: int, count: int) -> bool:
+        return self._store is None or self._store.open_window(first, count)
 
     # Deciding ----------------------------------------------------------------------------------------------------
 
@@ -233,9 +291,14 @@ class Lane:
         if window.state is WindowState.FLYING:
             window.state = WindowState.WAITING
 
-    def stop(self, reason: str) -> int:
-        """Finish: everything that is not settled is dropped for `reason`. Returns how many records that were."""
+    def stop(self, reason: str, *, keep: bool = False) -> int:
+        """Finish: everything that is not settled is dropped for `reason`; with `keep` it stays in the journal, spooled.
+        Returns how many records were dropped."""
         self._notice_eviction()
+        if keep:
+            self._is_kept = True
+            self.state = LaneState.STOPPED
+            return 0
         self._lose_rest(reason)
         dropped = 0
         for window in self._windows:
@@ -254,6 +317,7 @@ class Lane:
         accepted = min(result.accepted, window.count - rejected)
         books = {result.reason or "backend_rejected": rejected}
         books["unaccounted"] = books.get("unaccounted", 0) + window.count - rejected - accepted
+        self._note_rejected(window, rejected, result.reason or "backend_rejected", result.detail)
         window.settle(rejected=books)
 
     def _try_again(self, window: Window, result: ExportResult, now: float) -> None:
@@ -274,6 +338,7 @@ class Lane:
     def _refused(self, window: Window, result: ExportResult, now: float) -> None:
         self._works_again(now)
         if window.count == 1:
+            self._note_rejected(window, 1, "backend_rejected", result.detail)
             window.settle(rejected={"backend_rejected": 1})
         else:
             self._replace(window, *window.halves())
@@ -287,9 +352,30 @@ class Lane:
             return
         smaller = _shrunk(window, size // 2) if size > _SMALLEST_PAYLOAD else None
         if smaller is None:
+            self._note_rejected(window, 1, "oversize", result.detail)
             window.settle(rejected={"oversize": 1})
         else:
             window.payload = (smaller,)
+
+    def _note_rejected(self, window: Window, count: int, reason: str, detail: str) -> None:
+        if count:
+            payload = b"".join(window.payload) if self.keeps_rejected else b""
+            self._rejections.append(
+                Rejection(
+                    first=window.first,
+                    records=window.count,
+                    count=count,
+                    reason=reason,
+                    detail=detail,
+                    payload=payload,
+                )
+            )
+
+    def take_rejections(self) -> list[Rejection]:
+        """What was refused for good since the last call."""
+        taken = list(self._rejections)
+        self._rejections.clear()
+        return taken
 
     def _wait(self, now: float, delay: float, asked: float | None) -> None:
         self._asked_to_wait = asked is not None or (self._asked_to_wait and now < self._not_before)
@@ -343,6 +429,9 @@ class Lane:
             payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
         if not count:
             return None
+        if not self._keep_window(self._next, count):  # the store is full until the cursor moves
+            self._waiting_since = now
+            return None
         window = Window(self._next, count, payload)
         self._windows.append(window)
         self._next += count
@@ -361,9 +450,9 @@ class Lane:
             self._batch_spans = self._options.batch_spans
 
     def _notice_eviction(self) -> None:
-        gone = self._log.first - self._next
+        gone = self._log.next_present(self._next) - self._next
         if gone > 0:
-            self._lose(gone, "evicted")
+            self._lose(gone, self._log.gap_reason)
             self._pass()
 
     def _lose_rest(self, reason: str) -> None:
@@ -385,6 +474,7 @@ class Lane:
         place = self._windows.index(window)
         del self._windows[place]
         for offset, part in enumerate(parts):
+            self._keep_window(part.first, part.count)
             self._windows.insert(place + offset, part)
 
     def _pass(self) -> None:
@@ -392,14 +482,29 @@ class Lane:
         if not (self._windows and self._windows[0].state is WindowState.SETTLED):
             return
         rejected, dropped = dict(self._books.rejected), dict(self._books.dropped)
-        cursor = self.cursor
-        while self._windows and self._windows[0].state is WindowState.SETTLED:
-            window = self._windows.popleft()
-            cursor = window.end
+        settled = list(takewhile(_is_settled, self._windows))
+        for window in settled:
+            self._keep_losses(window)
             _add(rejected, window.rejected)
             _add(dropped, window.dropped)
+        cursor = settled[-1].end
+        if self._store is not None:
+            self._store.move_cursor(cursor)
+        for _ in settled:
+            self._windows.popleft()
         self._books = _Books(cursor, self._next, rejected, dropped, self._lost_ahead())
         self.cursor = cursor
+
+    def _keep_losses(self, window: Window) -> None:
+        if self._store is None:
+            return
+        first = window.first
+        for reason, count in window.rejected.items():
+            self._store.add_run(first, count, "rejected", reason)
+            first += count
+        for reason, count in window.dropped.items():
+            self._store.add_run(first, count, "dropped", reason)
+            first += count
 
     # Books -------------------------------------------------------------------------------------------------------
 
@@ -412,6 +517,7 @@ class Lane:
             _add(ahead, {"evicted": evicted})
         lost_ahead = sum(ahead.values())
         appended = max(appended, books.cursor + lost_ahead)
+        waiting = appended - books.cursor - lost_ahead
         dropped: dict[str, int] = {}
         for part in (books.dropped, ahead, refused):
             _add(dropped, part)
@@ -420,7 +526,8 @@ class Lane:
             accepted=books.cursor - sum(rejected.values()) - sum(books.dropped.values()),
             rejected=sum(rejected.values()),
             dropped=sum(dropped.values()),
-            pending=appended - books.cursor - lost_ahead,
+            spooled=waiting if self._is_kept else 0,
+            pending=0 if self._is_kept else waiting,
             rejected_by_reason=dict(rejected),
             dropped_by_reason=dropped,
         )
@@ -441,11 +548,24 @@ class Lane:
         )
 
 
+def _is_settled(window: Window) -> bool:
+    return window.state is WindowState.SETTLED
+
+
 def _shrunk(window: Window, limit: int) -> bytes | None:
     try:
         return shrink_record(b"".join(window.payload), limit)
     except ValueError:  # a record that cannot be decoded cannot be cut
         return None
+
+
+def _outside(
+    runs: list[tuple[int, int, Literal["rejected", "dropped"], str]], windows: list[tuple[int, int]]
+) -> Iterator[tuple[int, int, tuple[str, str]]]:
+    """The runs that no window holds: dropped before they were sent."""
+    for first, count, kind, reason in runs:
+        if not any(begin <= first < begin + length for begin, length in windows):
+            yield first, count, (kind, reason)
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

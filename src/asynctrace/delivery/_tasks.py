@@ -11,7 +11,11 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-__all__ = ["AtLeastOneStep", "create_stubborn_task"]
+__all__ = ["AtLeastOneStep", "create_patient_task", "create_stubborn_task"]
+
+
+_LAST_WAIT = 2.0
+"""Seconds for work that was cancelled to let go of what it holds."""
 
 
 class AtLeastOneStep(Coroutine[Any, Any, None]):
@@ -61,4 +65,38 @@ async def _outlast(inner: asyncio.Task[None]) -> None:
                 inner.cancel()
             was_cancelled = True
     if not inner.cancelled():
+        inner.result()
+
+
+def create_patient_task(
+    work: Coroutine[Any, Any, None], *, leave: Callable[[], object], patience: float, context: Context, name: str
+) -> asyncio.Task[None]:
+    """A task of the running loop that does `work`, which goes on until `leave()` is called. The first cancellation calls it and
+    gives the work `patience` seconds to end by itself; the second cancels it."""
+    loop = asyncio.get_running_loop()
+    inner = loop.create_task(work, context=context, name=name)
+    asyncio._unregister_task(inner)
+    inner._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop may be closed under its tasks
+    task = loop.create_task(
+        AtLeastOneStep(_be_patient(inner, leave, patience), leave),  # type: ignore[arg-type]
+        context=context,
+        name=name,
+    )
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    return task
+
+
+async def _be_patient(inner: asyncio.Task[None], leave: Callable[[], object], patience: float) -> None:
+    try:
+        await asyncio.wait((inner,))
+    except asyncio.CancelledError:
+        leave()
+        try:
+            await asyncio.wait((inner,), timeout=patience)
+        except asyncio.CancelledError:
+            pass
+        if not inner.done():
+            inner.cancel()
+            await asyncio.wait((inner,), timeout=_LAST_WAIT)
+    if inner.done() and not inner.cancelled():
         inner.result()

@@ -7,7 +7,8 @@ counts as not set. A value that cannot work is one `ConfigurationError` that nam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ import msgspec
 from .._errors import ConfigurationError
 from ..tracing import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatio
 
-__all__ = ["Environment", "read_environment"]
+__all__ = ["Environment", "read_environment", "state_directory"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str | None = None
     sampler: Sampler | None = None
     no_color: bool = False
+    state: Path = Path()
+    """The state directory: see `state_directory()`."""
 
 
 def read_environment() -> Environment:
@@ -53,7 +56,20 @@ def read_environment() -> Environment:
         ca_file=_text(_otlp("CERTIFICATE")) or None,
         sampler=_sampler(),
         no_color=bool(_text("NO_COLOR")),
+        state=state_directory(os.environ),
     )
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where journals and dead letters are kept: `ASYNCTRACE_STATE_DIR`, else `asynctrace` in `XDG_STATE_HOME` (XDG Base Directory
+    Specification 0.8; a relative path there counts as not set), else in `~/.local/state`."""
+    own = environ.get("ASYNCTRACE_STATE_DIR", "").strip()
+    if own:
+        return Path(own)
+    home = environ.get("XDG_STATE_HOME", "").strip()
+    if home.startswith("/"):
+        return Path(home) / "asynctrace"
+    return Path(environ.get("HOME", "").strip() or "/") / ".local" / "state" / "asynctrace"
 
 
 def _text(variable: str, default: str = "") -> str:

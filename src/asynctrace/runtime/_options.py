@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,17 +13,19 @@ from .._contracts import AttributeValue, Clock, Exporter, IdSource
 from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError
 from ..delivery import DeliveryOptions
-from ..spanlog import WhenFull
+from ..spanlog import DropOldest, WhenFull, parse_when_full
 from ._environment import Environment
+from ._journal import JournalSettings
 
 __all__ = [
     "Settings",
-    "check_journal",
     "check_seam",
     "check_types",
     "exporters_of",
+    "journal_of",
     "named",
     "named_in",
+    "policy_of",
     "seconds",
     "whole",
 ]
@@ -39,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     resource: Mapping[str, AttributeValue]
     ids: IdSource | None
     diagnostics: Diagnostics
+    clock: Clock
+    journal: JournalSettings | None
 
 
 def exporters_of(given: Sequence[Exporter] | None, environment: Environment, clock: Clock) -> Sequence[Exporter]:
@@ -100,14 +105,27 @@ def named(exporters: Sequence[Exporter]) -> list[tuple[str, Exporter]]:
     return list(named.items())
 
 
-def check_journal(journal: object) -> None:
-    if journal in ("auto", False):
-        return
-    if isinstance(journal, bool | str | PathLike):
-        raise ConfigurationError(
-            "journal: this version keeps the span log in memory; use journal=False or leave it out"
-        )
+def journal_of(journal: object, sync: object, environment: Environment) -> JournalSettings | None:
+    """None for `journal=False`, and where tracing is disabled. Raises `TypeError` and `ConfigurationError`."""
+    every = None if sync is None else seconds("sync", sync)
+    if every is not None and every <= 0:
+        raise ConfigurationError("sync is seconds between two syncs to the disk, sync=0.2, or None")
+    if journal is False:
+        return None
+    if journal == "auto" or journal is True:
+        return JournalSettings(state=environment.state, is_wanted=journal is True, sync=every)
+    if isinstance(journal, str | PathLike) and str(journal):
+        return JournalSettings(state=Path(journal), is_wanted=True, sync=every)
     raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
+
+
+def policy_of(when_full: object, journal: JournalSettings | None, capacity_bytes: int) -> tuple[WhenFull, int]:
+    """(the policy of the span log, its capacity): `when_full="journal"` lets it grow on the disk, to the bound of the journal."""
+    if when_full != "journal":
+        return parse_when_full(when_full), capacity_bytes
+    if journal is None:
+        raise ConfigurationError('when_full="journal" needs a journal: leave journal=False out')
+    return DropOldest(), max(capacity_bytes, journal.capacity_bytes)
 
 
 def check_types(**options: tuple[object, type]) -> None:

@@ -21,26 +21,28 @@ from weakref import ref
 
 import msgspec
 
-from .._contracts import AttributeValue, Clock, Exporter, IdSource, Receipt, Scope
+from .._contracts import AttributeValue, Clock, Exporter, IdSource, OpenSpanNotes, Receipt, Scope
 from .._diagnostics import Diagnostics
 from .._errors import DeliveryError, DeliveryTimeout, MisuseError
-from ..delivery import Delivery, DeliveryOptions, LaneStatistics, create_stubborn_task
-from ..spanlog import SpanLog, WhenFull, parse_when_full
+from ..delivery import Delivery, DeliveryOptions, LaneStatistics, Origin, create_stubborn_task
+from ..spanlog import SpanLog, WhenFull
 from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
 from ..tracing._component import ENDED
 from ..tracing._open_spans import OpenSpans
 from ..tracing._scope import SUPPRESSED, component_var
 from . import _fork, _registry
 from ._environment import read_environment
+from ._journal import Journaling, make_log
 from ._loops import run_privately
 from ._options import (
     Settings,
-    check_journal,
     check_seam,
     check_types,
     exporters_of,
+    journal_of,
     named,
     named_in,
+    policy_of,
     seconds,
     whole,
 )
@@ -72,6 +74,12 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     internal_errors: dict[str, int] = {}
     """Errors inside tracing, by type: contained, each cost at most one field or one span."""
     lanes: dict[str, LaneStatistics] = {}
+    journal: str = "memory: journal=False"
+    """Whether there is a journal, of which kind, and why."""
+    journal_troubles: dict[str, int] = {}
+    """Errors of its file system, by kind: from then on records are kept in memory, until it works again."""
+    unnoted: int = 0
+    """Open spans that found no place in the journal's slab: they are only lost with their process."""
 
 
 class Tracer(Recorder):
@@ -83,8 +91,9 @@ class Tracer(Recorder):
     `exporters`: None is one `OTLPExporter` as the `OTEL_*` variables say, by default to http://127.0.0.1:4318.
     `capacity_bytes`, `capacity_spans`: the bound of the span log (64 MiB, no count). `when_full`: `"drop_newest"`,
     `"drop_oldest"`, `"wait"` or `WaitForRoom(timeout=…)`. `shutdown_timeout`: seconds. `mask`: None for the built-in
-    rules, a function `(key, text) -> text` that comes after them, or False. `journal`: this version keeps spans in memory,
-    so only `"auto"` and `False` work. Raises `ConfigurationError` or `TypeError` for what cannot work, here and not later.
+    rules, a function `(key, text) -> text` that comes after them, or False. `journal`: where what has ended outlives the
+    process: `"auto"` in the state directory if that is possible, True or a path for one that must be, False for none;
+    `sync` seconds between two syncs to its disk. `when_full="journal"` lets the log grow there. Raises `ConfigurationError` or `TypeError` for what cannot work, here and not later.
     """
 
     __slots__ = (
@@ -92,6 +101,7 @@ class Tracer(Recorder):
         "_environment",
         "_ids",
         "_is_default",
+        "_journaling",
         "_life_lock",
         "_log",
         "_settings",
@@ -107,6 +117,7 @@ class Tracer(Recorder):
         exporters: Sequence[Exporter] | None = None,
         *,
         journal: Literal["auto"] | bool | str | PathLike[str] = "auto",
+        sync: float | None = None,
         when_full: WhenFull | str = "drop_newest",
         capacity_bytes: int = _CAPACITY_BYTES,
         capacity_spans: int | None = None,
@@ -119,7 +130,6 @@ class Tracer(Recorder):
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> None:
-        check_journal(journal)
         check_types(service=(service, str), limits=(limits, Limits), delivery=(delivery, DeliveryOptions))
         check_types(resource=(resource, Mapping))
         check_seam("sampler", sampler, "is_sampled")
@@ -129,16 +139,20 @@ class Tracer(Recorder):
         self.service = service or named_in(resource) or environment.service or "unknown_service"
         self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
         clock = clock or SystemClock()
+        journaling = journal_of(journal, sync, environment)
+        policy, capacity = policy_of(when_full, journaling, whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY))
         self._is_default = False
         self._settings = Settings(
-            capacity_bytes=whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY),
+            capacity_bytes=capacity,
             capacity_spans=None if capacity_spans is None else whole("capacity_spans", capacity_spans, 1),
-            when_full=parse_when_full(when_full),
+            when_full=policy,
             exporters=named(exporters_of(exporters, environment, clock)),
             delivery=delivery or DeliveryOptions(),
             resource=resource or {},
             ids=ids,
             diagnostics=Diagnostics(clock.monotonic_ns),
+            clock=clock,
+            journal=journaling,
         )
         super().__init__(
             sink=self._own(),
@@ -150,6 +164,7 @@ class Tracer(Recorder):
             sampler=ALWAYS_OFF if environment.is_disabled else sampler or environment.sampler,
             cancelled_types=(asyncio.CancelledError,),
         )
+        self._slab = self._journaling
         _registry.add(self)
         _fork.deliver_at_the_end_of_a_child()
 
@@ -158,7 +173,10 @@ class Tracer(Recorder):
         again, before any other code of the child runs."""
         settings = self._settings
         self._ids = settings.ids or RandomIds()
-        self._log = SpanLog(
+        resource = make_resource(self.service, settings.resource, self._environment.resource)
+        origin = Origin.of(str(uuid4()), resource, Scope(name="asynctrace", version=SDK_VERSION))
+        self._log = make_log(
+            settings.journal,
             capacity_bytes=settings.capacity_bytes,
             capacity_spans=settings.capacity_spans,
             when_full=settings.when_full,
@@ -168,23 +186,68 @@ class Tracer(Recorder):
             self._log,
             settings.exporters,
             options=settings.delivery,
-            resource=make_resource(self.service, settings.resource, self._environment.resource),
-            scope=Scope(name="asynctrace", version=SDK_VERSION),
-            log_id=str(uuid4()),
+            origin=origin,
             drain_timeout=self._shutdown_timeout,
             diagnostics=settings.diagnostics,
             random=RandomIds()._random.random,
             new_context=lane_context,
+            on_home=self._moved_in,
         )
+        self._journaling = self._make_journaling(settings, origin)
         self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
         return self._log
 
+    def _make_journaling(self, settings: Settings, origin: Origin) -> Journaling | None:
+        if settings.journal is None:
+            return None
+        from ._recovery import Recovery
+
+        reference = ref(self)
+
+        def use(slab: OpenSpanNotes | None) -> None:
+            tracer = reference()
+            if tracer is not None:
+                tracer._slab = slab
+
+        journaling = Journaling(
+            settings.journal,
+            service=self.service,
+            origin=origin,
+            log=self._log,  # type: ignore[arg-type]
+            delivery=self._delivery,
+            lanes=[name for name, _ in settings.exporters],
+            time_ns=settings.clock.time_ns,
+            diagnostics=settings.diagnostics,
+            use=use,
+        )
+        journaling.recovery = Recovery(
+            settings.journal,
+            self.service,
+            settings.exporters,
+            options=settings.delivery,
+            drain_timeout=self._shutdown_timeout,
+            diagnostics=settings.diagnostics,
+            time_ns=settings.clock.time_ns,
+            new_context=lane_context,
+            on_recover=lambda journal_id, count: None,
+        )
+        return journaling
+
+    def _moved_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._journaling is not None:
+            self._journaling.moved_in(loop)
+
+    def _open_journal(self) -> None:
+        if self._journaling is not None:
+            self._journaling.open()
+
     # Starting ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> Tracer:
         """Give the lanes this loop now, rather than at the first span. Idempotent."""
+        self._open_journal()
         self._delivery.ensure_running()
         return self
 
@@ -192,6 +255,7 @@ class Tracer(Recorder):
         """For programs without a loop: start the thread that owns one. Idempotent."""
         if asyncio._get_running_loop() is not None:
             raise MisuseError("an event loop is running in this thread: await tracer.start()")
+        self._open_journal()
         self._delivery.ensure_running()
         return self
 
@@ -275,7 +339,10 @@ class Tracer(Recorder):
 
     def receipt(self) -> Receipt:
         """What became of every span so far, without waiting. Safe from any thread."""
-        return self._delivery.receipt()
+        receipt = self._delivery.receipt()
+        if self._journaling is not None and self._journaling.recovered:
+            receipt = msgspec.structs.replace(receipt, recovered=self._journaling.recovered)
+        return receipt
 
     def statistics(self) -> Statistics:
         """Counters of this tracer and its lanes, without waiting. Safe from any thread."""
@@ -287,6 +354,7 @@ class Tracer(Recorder):
             late_calls=dict(self._late_calls),
             internal_errors=dict(self._errors),
             lanes=dict(self._delivery.lane_statistics()),
+            **({} if self._journaling is None else self._journaling.statistics()),
         )
 
     def __repr__(self) -> str:
@@ -306,6 +374,8 @@ class Tracer(Recorder):
         self._is_closed = self._is_thinned = True
         try:
             await self._deliver_the_rest(deadline, deadline - allowed + patience, loop, callers)
+            if self._journaling is not None:
+                await self._journaling.finish_recovery(max(0.0, deadline - loop.time()))
         except Exception as error:  # noqa: BLE001  (a defect of ours must not keep a program from ending)
             self._failed(error)
         finally:
@@ -317,8 +387,10 @@ class Tracer(Recorder):
                 self._is_over(outcome)
 
     def _is_over(self, outcome: concurrent.futures.Future[Receipt]) -> None:
-        """Tell those who wait, and once whoever reads the log."""
+        """Leave the journal, tell those who wait, and once whoever reads the log."""
         _registry.remove(self)
+        if self._journaling is not None:
+            self._journaling.end()
         receipt = self.receipt()
         if outcome.done():
             return
@@ -395,8 +467,8 @@ class Tracer(Recorder):
             component._slot = -1
         old_log, old_delivery = self._log, self._delivery
         self._diagnostics.after_fork_in_child()
-        self._slab = None
         self._sink = self._own()
+        self._slab = self._journaling
         self._append_nowait = self._log.append_nowait
         self._span_id, self._trace_id_source = self._ids.span_id, self._ids.trace_id
         self._open = OpenSpans()

@@ -2,5 +2,6 @@
 
 from ._log import SpanLog
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull, parse_when_full
+from ._readable import ReadableLog
 
-__all__ = ["DropNewest", "DropOldest", "SpanLog", "WaitForRoom", "WhenFull", "parse_when_full"]
+__all__ = ["DropNewest", "DropOldest", "ReadableLog", "SpanLog", "WaitForRoom", "WhenFull", "parse_when_full"]

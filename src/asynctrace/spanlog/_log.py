@@ -31,7 +31,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate
-from typing import ClassVar
 
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
 from ._segment import SEGMENT_BYTES, Segment, find_last
@@ -56,8 +55,10 @@ class SpanLog:
     """The memory-mode span log. `on_ready` is called outside the lock, from the appending thread, when
     `wake_at` records have been appended, a segment is full, or a record was refused for a new reason."""
 
-    outlives_the_process: ClassVar[bool] = False
-    """Whether a later process will find what is left here."""
+    @property
+    def outlives_the_process(self) -> bool:
+        """Whether a later process will find what is left here."""
+        return False
 
     def __init__(
         self,
@@ -223,7 +224,7 @@ class SpanLog:
             self._settled = max(self._settled, settled)
             self._free_below(settled)
             if self._segments and self._stored <= settled and not self._staged:
-                self._free_all()
+                self._all_is_settled()
             self._reopen()
             self._wake_waiters()
         self._tell_reader()
@@ -255,6 +256,13 @@ class SpanLog:
         """Memory held by segments, in bytes."""
         with self._lock:
             return sum(segment.capacity for segment in self._segments)
+
+    gap_reason: str = "evicted"
+    """Why records are missing that a reader had not settled."""
+
+    def next_present(self, number: int) -> int:
+        """The next record that is held, from `number` on; or the number that the next one to be appended will have."""
+        return max(number, self.first)
 
     @property
     def first(self) -> int:
@@ -418,16 +426,26 @@ class SpanLog:
             self._free_oldest()
 
     def _free_oldest(self) -> None:
-        freed = self._segments.popleft()
-        self._spare = freed if self.held_bytes + freed.capacity <= self._capacity_bytes else None
+        self._retire(self._segments.popleft())
+
+    def _all_is_settled(self) -> None:
+        self._free_all()
 
     def _free_all(self) -> None:
-        if self._segments:
-            self._spare = self._segments[-1]
+        freed = list(self._segments)
         self._payload = self._words = _NO_MEMORY  # and no call until the segments go, as above
         self._base = self._stored
         self._end = self._capacity = self._stop_at = 0
         self._segments.clear()
+        self._retire_all(freed)
+
+    def _retire_all(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            self._retire(segment)
+
+    def _retire(self, segment: Segment) -> None:
+        """Nothing in it is needed any more: keep its memory for the next roll, if there is room for it."""
+        self._spare = segment if self.held_bytes + segment.capacity <= self._capacity_bytes else None
 
     def _reopen(self) -> None:
         """Set the number at which the hot path must think again."""

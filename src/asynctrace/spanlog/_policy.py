@@ -52,8 +52,6 @@ def parse_when_full(value: object) -> WhenFull:
     """The policy that `Tracer(when_full=…)` names. Raises `ConfigurationError`."""
     if isinstance(value, DropNewest | DropOldest | WaitForRoom):
         return value
-    if value == "journal":
-        raise ConfigurationError('when_full="journal" needs a journal, and this version keeps the span log in memory')
     policy = _BY_NAME.get(value) if isinstance(value, str) else None
     if policy is None:
         raise ConfigurationError(f"when_full is one of {sorted(_BY_NAME)} or WaitForRoom(timeout=…), not {value!r}")

@@ -290,7 +290,7 @@ class LaneFile:
         for number, text in reasons.items():
             if text == reason:
                 return number, []
-        number = next((number for number in range(1, self._most_reasons + 1) if number not in reasons), 0)
+        number = min(set(range(1, self._most_reasons + 1)) - reasons.keys(), default=0)
         return number, reason_entries(number, reason) if number else []
 
     # Storing -----------------------------------------------------------------------------------------------------

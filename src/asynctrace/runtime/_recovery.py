@@ -1,0 +1,256 @@
+"""What dead processes of the same service left behind, delivered by this one.
+
+    a home is moved into ─▶ a pass: list ─▶ claim one ─▶ its records through our exporters ─▶ removed ─▶ the next
+                            every second while other processes of the service live, else every 30 s
+
+Promises:
+
+1. One journal at a time, in fewer requests than the living lanes may have under way.
+2. The keys of its requests are the old ones, the resource is the recorded one, the exporter is the one of the same lane name.
+3. What cannot be delivered stays, whole, for whoever comes next; after `max_age`, or beyond `capacity_bytes`, the oldest goes.
+4. A journal over which three processes died is put aside. One of a newer version is left alone.
+5. A loop that ends lets the pass under way finish, for as long as its own lanes may drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .._contracts import Batch, Exporter, ExportResult
+from .._diagnostics import Diagnostics
+from .._errors import AsynctraceError
+from ..delivery import Delivery, DeliveryOptions, Origin, create_patient_task
+from ..exporters._aside import run_aside
+from ._journal import JournalSettings, boot_id
+
+if TYPE_CHECKING:
+    from ..spanlog.journal import JournalDirectory, OrphanLog
+
+__all__ = ["Recovery"]
+
+_PASS_INTERVAL = 30.0
+_SIBLING_INTERVAL = 1.0
+"""Seconds between two passes while other processes of the service live, any of which may die."""
+_MOST_DEATHS = 3
+_LET_GO = 2.0
+"""Seconds for a pass that is cut short to let go of its journal."""
+
+
+class Recovery:
+    """Of one tracer. `move_in(loop)` in each loop that its lanes move to; `finish()` at the tracer's shutdown."""
+
+    def __init__(
+        self,
+        settings: JournalSettings,
+        service: str,
+        exporters: Sequence[tuple[str, Exporter]],
+        *,
+        options: DeliveryOptions,
+        drain_timeout: float,
+        diagnostics: Diagnostics,
+        time_ns: Callable[[], int],
+        new_context: Callable[[], Context],
+        on_recover: Callable[[str, int], None],
+    ) -> None:
+        self.recovered = 0
+        """Spans of dead processes that were delivered by this one."""
+        self._settings = settings
+        self._service = service
+        self._exporters = [(name, _Borrowed(exporter)) for name, exporter in exporters]
+        self._options = msgspec.structs.replace(options, max_in_flight=max(1, options.max_in_flight // 2))
+        self._drain_timeout = drain_timeout
+        self._diagnostics = diagnostics
+        self._time_ns = time_ns
+        self._new_context = new_context
+        self._on_recover = on_recover
+        self._passed_by: set[Path] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_finished = False
+
+    def move_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on in the running loop."""
+        if self._is_finished or not self._exporters or (self._loop is loop and self._task and not self._task.done()):
+            return
+        self._loop = loop
+        self._wake = asyncio.Event()
+        self._task = create_patient_task(
+            self._work(self._wake),
+            leave=self._wake.set,
+            patience=self._drain_timeout,
+            context=self._new_context(),
+            name="asynctrace recovery",
+        )
+
+    async def finish(self, seconds: float) -> None:
+        """End the pass under way, for at most `seconds`. What is not delivered by then stays. From any loop."""
+        self._is_finished = True
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return
+        if loop is asyncio.get_running_loop():
+            await self._finish_here(seconds)
+            return
+        ending = asyncio.run_coroutine_threadsafe(self._finish_here(seconds), loop)
+        await asyncio.wait((asyncio.wrap_future(ending),), timeout=seconds + 2 * _LET_GO)
+
+    async def _finish_here(self, seconds: float) -> None:
+        task, wake = self._task, self._wake
+        if task is None or wake is None:
+            return
+        wake.set()
+        await asyncio.wait((task,), timeout=seconds)
+        for _ in range(2):  # the first asks it to come to an end, the second ends it
+            if not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+        if not task.done():
+            await asyncio.wait((task,), timeout=_LET_GO)
+
+    # Passes ------------------------------------------------------------------------------------------------------
+
+    async def _work(self, leave: asyncio.Event) -> None:
+        while True:
+            interval = _PASS_INTERVAL
+            try:
+                interval = await self._pass()
+            except (AsynctraceError, OSError) as error:
+                self._diagnostics.warning("runtime.recovery_failed", error=repr(error)[:300])
+            if leave.is_set():
+                return
+            try:
+                async with asyncio.timeout(interval * random.uniform(0.75, 1.25)):
+                    await leave.wait()
+            except TimeoutError:
+                continue
+            return
+
+    async def _pass(self) -> float:
+        """Deliver what is found now. Returns seconds until the next pass."""
+        from ..spanlog.journal import JournalState, list_journals, service_folder
+
+        folder = await run_aside(lambda: service_folder(self._settings.state, self._service))
+        await run_aside(lambda: self._expire(folder))
+        entries = await run_aside(lambda: list_journals(folder))
+        for entry in entries:
+            if entry.state is JournalState.DAMAGED:
+                await run_aside(lambda path=entry.path: self._put_aside(path))  # type: ignore[misc]
+            elif entry.state is JournalState.ORPHAN and entry.path not in self._passed_by:
+                await self._recover(entry.path)
+        lives = sum(entry.state is JournalState.LIVE for entry in entries)
+        return _SIBLING_INTERVAL if lives > 1 else _PASS_INTERVAL
+
+    def _expire(self, folder: Path) -> None:
+        from ..spanlog.journal import remove_expired
+
+        settings = self._settings
+        gone = remove_expired(folder, self._time_ns(), settings.max_age, settings.capacity_bytes)
+        if gone:
+            self._diagnostics.warning("runtime.journals_expired", count=len(gone), first=str(gone[0]))
+
+    def _put_aside(self, path: Path) -> None:
+        from ..spanlog.journal import quarantine_damaged
+
+        aside = quarantine_damaged(path, "its meta or its lock is missing or damaged")
+        if aside is not None:
+            self._diagnostics.error("runtime.journal_quarantined", path=str(aside), why="damaged")
+
+    async def _recover(self, path: Path) -> None:
+        from ..spanlog.journal import claim
+
+        directory = await run_aside(lambda: claim(path))
+        if directory is None:
+            return
+        try:
+            is_done = await self._deliver(directory)
+        except (AsynctraceError, OSError) as error:
+            self._passed_by.add(path)
+            self._diagnostics.warning("runtime.recovery_failed", path=str(path), error=repr(error)[:300])
+            directory.release()
+        except BaseException:
+            directory.release()
+            raise
+        else:
+            if is_done:
+                directory.remove()
+            else:
+                directory.release()
+
+    async def _deliver(self, directory: JournalDirectory) -> bool:
+        """True when every lane has settled everything."""
+        from ..spanlog.journal import OrphanLog, quarantine
+
+        if directory.deaths >= _MOST_DEATHS:
+            aside = quarantine(directory, f"{directory.deaths} processes died over it")
+            self._diagnostics.error("runtime.journal_quarantined", path=str(aside), why="deaths")
+            return False
+        directory.note_death_begins()
+        orphan = await run_aside(lambda: OrphanLog.open(directory, boot_id=boot_id()))
+        try:
+            directory.note_survived()
+            return await self._deliver_orphan(directory.path, orphan)
+        finally:
+            orphan.close()
+
+    async def _deliver_orphan(self, path: Path, orphan: OrphanLog) -> bool:
+        names = set(orphan.lane_names())
+        ours = [(name, exporter) for name, exporter in self._exporters if not names or name in names]
+        if ours:
+            await self._send(orphan, ours)
+        is_done = all(orphan.lane_file(name).cursor >= orphan.appended for name in names or dict(ours))
+        if not is_done and not ours:
+            self._passed_by.add(path)  # its lanes are not ours: it waits for a process that has them, or its age
+        return is_done
+
+    async def _send(self, orphan: OrphanLog, exporters: Sequence[tuple[str, Exporter]]) -> None:
+        delivery = Delivery(
+            orphan,
+            exporters,
+            options=self._options,
+            origin=Origin.recorded(orphan.journal_id, orphan.resource_bytes, orphan.scope_bytes),
+            drain_timeout=self._drain_timeout,
+            diagnostics=self._diagnostics,
+            random=random.random,
+            new_context=self._new_context,
+        )
+        delivery.resume({name: orphan.lane_file(name) for name, _ in exporters})
+        before = delivery.receipt()
+        try:
+            await delivery.flush(orphan.appended, None)
+        finally:
+            # A request that is under way is given up, and repeated under its key by whoever comes next.
+            await delivery.finish("shutdown", 1.0)
+            after = delivery.receipt()
+            self._tell(orphan, after.accepted - before.accepted)
+
+    def _tell(self, orphan: OrphanLog, count: int) -> None:
+        self.recovered += count
+        if count:
+            self._diagnostics.info(
+                "runtime.recovered", spans=count, lost=orphan.lost, corrupt=orphan.corrupt, journal=orphan.journal_id
+            )
+            self._on_recover(orphan.journal_id, count)
+
+
+class _Borrowed:
+    """An exporter that another lane owns: used, never closed."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self.name = exporter.name
+        self._exporter = exporter
+
+    async def export(self, batch: Batch) -> ExportResult:
+        answer: Any = self._exporter.export(batch)
+        result: ExportResult = await answer if hasattr(answer, "__await__") else answer
+        return result
+
+    async def aclose(self) -> None:
+        return None

@@ -1,0 +1,162 @@
+"""The journal of this process: its directory, the files in it, and the keeper that looks after them.
+
+    attach ─▶ open: slab, lanes, the first segment ──▶ live ── finish(drained) ──▶ removed
+                                                             └ finish(not drained) ──▶ left to the next process
+
+Promises:
+
+1. `take()` and `retire()` are called under the log's lock and make system calls only in need: when no spare is ready.
+2. An error of the file system is told through `on_trouble(what, error)`, from the keeper's thread, and never raised into an append.
+3. A journal that is forgotten in a forked child is not touched there: no store, no unlink, no unlock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from .._segment import SEGMENT_BYTES
+from ._directory import JournalDirectory
+from ._format import lane_file, segment_file
+from ._keeper import Keeper
+from ._lane_file import LANE_FILE_BYTES, LaneFile
+from ._mirror import Mirror
+from ._segment_file import FileSegment
+from ._slab import OpenSlab
+
+if TYPE_CHECKING:
+    from ._log import JournalLog
+
+__all__ = ["Journal"]
+
+_MOST_SPARES = 2
+"""Files that are kept ready. One is used up in some ten milliseconds by a program that does nothing but trace."""
+
+
+class Journal:
+    """`clock` gives nanoseconds since the epoch; `sync` is seconds between two syncs, or None; `is_mapped` False writes behind."""
+
+    def __init__(
+        self,
+        directory: JournalDirectory,
+        lanes: Sequence[str],
+        *,
+        time_ns: Callable[[], int],
+        sync: float | None,
+        is_mapped: bool,
+        on_trouble: Callable[[str, Exception], None],
+    ) -> None:
+        """Makes the files. Raises `OSError`, and leaves the directory to the caller."""
+        self.directory = directory
+        self.troubles: Counter[str] = Counter()
+        """Errors of the file system, by kind: `disk_full`, `deleted`, …"""
+        self._id = UUID(directory.journal_id).bytes
+        self._mirror = None if is_mapped else Mirror(directory.open_file)
+        self._open_file = directory.open_file if self._mirror is None else self._mirror.open_file
+        self._names = count()
+        self._numbers = count()
+        self._ready: list[FileSegment] = []
+        self._files: set[FileSegment] = set()
+        self.slab = OpenSlab.create(self._open_file, self._id)
+        self.slab.beat(time_ns())
+        self.lanes = {name: self._new_lane(name) for name in lanes}
+        self._ready.append(self._new_spare(SEGMENT_BYTES))
+        self._keeper = Keeper(self, self._mirror, time_ns=time_ns, sync=sync, on_trouble=on_trouble)
+        self.slab.on_needs_room = self._keeper.ask_for_room
+
+    def _new_lane(self, name: str) -> LaneFile:
+        return LaneFile.create(self._open_file(lane_file(name), LANE_FILE_BYTES), self._id, name)
+
+    def _new_spare(self, size: int) -> FileSegment:
+        name = segment_file(next(self._names))
+        segment = FileSegment.create_spare(self._open_file, name, self._id, size)
+        self._files.add(segment)
+        return segment
+
+    def stores(self) -> dict[str, LaneFile]:
+        """Where each lane writes down what must outlive the process, by its name."""
+        return dict(self.lanes)
+
+    def begin(self, log: JournalLog) -> None:
+        """Start the keeper, now that `log` appends here."""
+        self._keeper.begin(log)
+
+    # Called under the log's lock ---------------------------------------------------------------------------------
+
+    def take(self, size: int, base: int) -> FileSegment | None:
+        """A file for records from number `base` on; None when there can be none now, and it will be told."""
+        try:
+            if size <= SEGMENT_BYTES and self._ready:
+                segment = self._ready.pop()
+            else:
+                segment = self._new_spare(max(size, SEGMENT_BYTES))
+        except (OSError, ValueError) as error:
+            self._keeper.tell(error)
+            return None
+        segment.assign(next(self._numbers), base)
+        self._keeper.ask_for_spare()
+        return segment
+
+    def retire(self, segment: FileSegment) -> None:
+        """Its records are settled: it may be used anew, or go."""
+        self._keeper.retire(segment)
+
+    # Called by the keeper ----------------------------------------------------------------------------------------
+
+    def make_ready(self) -> None:
+        """See that the next roll finds a file. Raises `OSError`."""
+        if not self._ready:
+            segment = self._new_spare(SEGMENT_BYTES)
+            segment.populate()
+            self._ready.append(segment)
+
+    def use_anew(self, segment: FileSegment) -> bool:
+        """Keep a retired segment as a spare, or delete it; False while a request still holds a view of it."""
+        if len(self._ready) < _MOST_SPARES and segment.capacity == SEGMENT_BYTES:
+            if not segment.prepare():
+                return False
+            self._ready.append(segment)
+        else:
+            self.drop(segment)
+        return True
+
+    def drop(self, segment: FileSegment) -> None:
+        """Delete its file."""
+        self._files.discard(segment)
+        if self._mirror is not None:
+            self._mirror.forget(segment.name)
+        with suppress(OSError):
+            self.directory.unlink(segment.name)
+        segment.close()
+
+    # The end -----------------------------------------------------------------------------------------------------
+
+    def finish(self, *, is_drained: bool) -> None:
+        """Stop; remove the directory when every lane has settled everything, else leave it to the next process.
+
+        Raises `OSError` when it cannot be removed; it is released then.
+        """
+        self._keeper.stop()
+        self._close()
+        if is_drained:
+            self.directory.remove()
+        else:
+            self.directory.release()
+
+    def forget_in_child(self) -> None:
+        """After a fork, in the child: the journal is the parent's."""
+        self.directory.forget_in_child()
+        self._close()
+
+    def _close(self) -> None:
+        self.slab.close()
+        for lane in self.lanes.values():
+            lane.close()
+        for segment in self._files:
+            segment.close()
+        if self._mirror is not None:
+            self._mirror.close()

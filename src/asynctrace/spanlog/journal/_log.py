@@ -1,0 +1,103 @@
+"""The span log of a journal: its segments are files as soon as there is a journal, and memory before and in need.
+
+What differs from `SpanLog`:
+
+1. Nothing is staged: when an append returns, its record is in the mapped file. An append that comes in between another one of its own
+   thread (a signal handler, a finaliser) is stored by the one it interrupted.
+2. A segment that is used up goes to the keeper, which makes it ready to be used anew: an append waits for no file system.
+3. A disk that is full costs the safety of new records, not the records: their segment is memory, and the next one is a file again if
+   it can be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._log import SpanLog
+from .._segment import Segment
+from ._journal import Journal
+from ._segment_file import FileSegment
+
+__all__ = ["JournalLog"]
+
+
+class JournalLog(SpanLog):
+    """`SpanLog` with `attach()`: from then on records are appended to files of a journal."""
+
+    _journal: Journal | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self._waits:
+            self.append_nowait = self._append_through  # type: ignore[method-assign]
+
+    def attach(self, journal: Journal) -> None:
+        """Append to files of `journal` from the next record on."""
+        with self._lock:
+            self._store_locked()
+            self._journal = journal
+            self._capacity = self._end  # the open segment is memory: the next append rolls
+            self._stop_at = min(self._stop_at, self._stored)
+        journal.begin(self)
+
+    @property
+    def outlives_the_process(self) -> bool:
+        return self._journal is not None
+
+    def segments(self) -> list[tuple[Segment, int]]:
+        """What is held, each segment with the number of its records."""
+        with self._lock:
+            return self._segments_from(0)
+
+    # Appending ---------------------------------------------------------------------------------------------------
+
+    def _append_through(self, record: bytes) -> bool:
+        """`append_nowait()` without staging: 0.2 µs dearer."""
+        with self._lock:
+            number, start = self._stored, self._end
+            end = start + len(record)
+            if self._storing or end > self._capacity or number >= self._stop_at:
+                self._staged.append(record)
+                self._store_locked()
+            else:
+                # No call from here on, so what a signal handler raises leaves the record out or stores it whole. Making the
+                # slice can run a finaliser on 3.11; what that appends waits for us.
+                self._storing = True
+                try:
+                    self._payload[start:end] = record
+                    self._words[number - self._base] = end
+                    self._end = end
+                    self._stored = number + 1
+                finally:
+                    self._storing = False
+                if self._staged:
+                    self._store_locked()
+        if self._stored >= self._wake_at:
+            self._tell_reader()
+        return True
+
+    # Segments ----------------------------------------------------------------------------------------------------
+
+    def _new_segment(self, size: int) -> Segment | None:
+        journal = self._journal
+        segment = None if journal is None else journal.take(size, self._stored)
+        return segment or super()._new_segment(size)
+
+    def _retire(self, segment: Segment) -> None:
+        if self._journal is not None and isinstance(segment, FileSegment):
+            self._journal.retire(segment)
+        else:
+            super()._retire(segment)
+
+    def _all_is_settled(self) -> None:
+        """Keep the open file: the next record finds its place, and the lanes' cursors say what is settled in it."""
+        if not (self._segments and isinstance(self._segments[-1], FileSegment)):
+            super()._all_is_settled()
+
+    # Fork --------------------------------------------------------------------------------------------------------
+
+    def after_fork_in_child(self) -> None:
+        journal, self._journal = self._journal, None
+        super().after_fork_in_child()
+        if journal is not None:
+            journal.forget_in_child()
