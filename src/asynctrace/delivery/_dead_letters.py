@@ -44,6 +44,7 @@ __all__ = [
     "DeadLetterError",
     "DeadLetterStatistics",
     "DeadLetters",
+    "FOLDER",
     "Header",
     "find_letters",
     "letter_name",
@@ -115,11 +116,12 @@ _places = 0
 
 
 class DeadLetters:
-    """Writes letters into `folder`, which is made when the first one comes. `time_ns` is the wall clock."""
+    """Writes letters into the folder that `find_folder()` names, asked in the thread that writes, where it may raise.
+    The folder is made when the first letter comes. `time_ns` is the wall clock."""
 
     def __init__(
         self,
-        folder: Path,
+        find_folder: Callable[[], Path],
         *,
         service: str,
         time_ns: Callable[[], int],
@@ -127,7 +129,7 @@ class DeadLetters:
         most_bytes: int = MOST_BYTES,
         longest: float = LONGEST,
     ) -> None:
-        self.folder = folder
+        self._find_folder = find_folder
         self._service = service
         self._time_ns = time_ns
         self._diagnostics = diagnostics
@@ -221,7 +223,7 @@ class DeadLetters:
 
     def _write(self, header: Header, payload: bytes) -> None:
         body = encode_letter(header, payload)
-        with _opened(self.folder) as folder:
+        with _opened(self._find_folder()) as folder:
             self._make_room(folder, len(body))
             name = letter_name(header.lane, header.key)
             hidden = f".{name}.{os.getpid()}.new"
@@ -256,7 +258,7 @@ class DeadLetters:
     def _tell(self, error: Exception) -> None:
         if not self._is_told:
             self._is_told = True
-            self._diagnostics.warning("delivery.dead_letter_lost", folder=str(self.folder), error=repr(error))
+            self._diagnostics.warning("delivery.dead_letter_lost", error=repr(error))
 
 
 # Files -----------------------------------------------------------------------------------------------------------
