@@ -341,6 +341,22 @@ def create_and_remove(folder: Path, seconds: float) -> None:
         own.remove()
 
 
+def own_and_die(folder: Path, born: Path) -> None:
+    """Children that make a journal each, live a moment and are killed; none may be robbed before."""
+    for _ in range(5):
+        child = os.fork()
+        if child == 0:
+            own = JournalDirectory.create(folder, make_meta())
+            with born.open("a") as file:
+                file.write(f"{own.journal_id}\n")
+            time.sleep(random.Random(os.getpid()).random() / 20)
+            if not own.is_ours():
+                os._exit(3)
+            die()
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+            sys.exit(3)
+
+
 def main(kind: str, folder: str, report: str, claim_as: str, deaths: str) -> None:
     if kind == "doomed":
         for entry in list_journals(Path(folder)):
@@ -349,6 +365,10 @@ def main(kind: str, folder: str, report: str, claim_as: str, deaths: str) -> Non
     if kind == "creator":
         wait_for(Path(folder) / "go")
         create_and_remove(Path(folder), 1.0)
+        return
+    if kind == "owner":
+        wait_for(Path(folder) / "go")
+        own_and_die(Path(folder), Path(f"{report}.born"))
         return
     children = []
     for _ in range(FORKED if kind == "forking" else 0):

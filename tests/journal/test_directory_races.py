@@ -34,6 +34,7 @@ def check_each_is_delivered_once(tmp_path: Path, claim_as: str, orphans: int = O
     racers = [start("spawned", folder, report, claim_as, 0.3 if turn else 0.0) for turn in range(SPAWNED)]
     racers.append(start("forking", folder, report, claim_as, 0.3))
     creators = [start("creator", folder, report, claim_as, 0.0) for _ in range(2)]
+    creators += [start("owner", folder, report, claim_as, 0.0) for _ in range(2)]
     try:
         assert doomed.wait(60) == -signal.SIGKILL
         (folder / "go").touch()
@@ -41,8 +42,10 @@ def check_each_is_delivered_once(tmp_path: Path, claim_as: str, orphans: int = O
         (folder / "over").touch()
         ends = [racer.wait(60) for racer in racers]
         assert {*ends} <= {0, -signal.SIGKILL}
-        assert robbed == [0, 0], "a living journal was robbed"
+        dead |= {*(tmp_path / "report.born").read_text().split()}
+        assert robbed == [0, 0, 0, 0], "a living journal was robbed"
         assert all(own.is_ours() for own in living), "a living journal was robbed"
+        assert len(dead) == orphans + 10
         assert Counter(report.read_text().split()) == Counter(dead), "not each once"
         assert {entry.path for entry in list_journals(folder)} == {own.path for own in living}
     finally:
