@@ -1,5 +1,5 @@
-"""What the tests of segment files share: a chain of segments that is appended to, every state a file passes through, files after
-a power cut, and doubles with one fault each. Started as a program it is the process that is killed while it appends.
+"""What the tests of segment files share: a chain of segments that is appended to, every state a file passes through, files
+after a power cut, and doubles with one fault each. Started as a program it is the process that is killed while it appends.
 """
 
 from __future__ import annotations

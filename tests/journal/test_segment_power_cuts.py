@@ -1,5 +1,5 @@
-"""The power fails at any instant, and each block of 512 bytes is on the disk or not: what a completed sync proved can be read,
-and nothing is ever read that was not proved."""
+"""The power fails at any instant, and each block of 512 bytes is on the disk or not: what a completed sync proved can be
+read, and nothing is ever read that was not proved."""
 
 from __future__ import annotations
 
