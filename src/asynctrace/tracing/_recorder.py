@@ -373,9 +373,12 @@ class Recorder(Placement):
 
     def _failed(self, error: BaseException) -> None:
         """The failure boundary: an error inside tracing is counted and told once a minute, never raised."""
+        self._count_error(error)
+        self._diagnostics.error("tracing.internal_error", error=type(error).__name__)
+
+    def _count_error(self, error: BaseException) -> None:
         name = type(error).__name__
         self._errors[name] = self._errors.get(name, 0) + 1
-        self._diagnostics.error("tracing.internal_error", error=name)
 
     def _refuse_after_shutdown(self) -> None:
         self._sink.refuse("after_shutdown")
