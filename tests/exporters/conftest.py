@@ -8,22 +8,16 @@ import pytest
 
 from asynctrace import wire
 from asynctrace._contracts import Resource, Scope, Span, StatusCode
-from asynctrace.delivery._batch import RecordBatch
+from asynctrace.delivery import Origin, RecordBatch
 
 
 def batch_of(spans: Sequence[Span], *, key: str = "k-1") -> RecordBatch:
     """A lane's batch over encoded spans, in two slices as a segment border would cut them."""
     records = [wire.frame(wire.encode_span(each)) for each in spans]
     half = len(records) // 2
-    resource = Resource(attributes={"service.name": "shop"})
-    return RecordBatch(
-        payload=[memoryview(b"".join(records[:half])), b"".join(records[half:])],
-        count=len(records),
-        resource=resource,
-        resource_bytes=wire.encode_resource(resource),
-        scope_bytes=wire.encode_scope(Scope(name="asynctrace", version="0")),
-        key=key,
-    )
+    origin = Origin.of("log-1", Resource(attributes={"service.name": "shop"}), Scope(name="asynctrace", version="0"))
+    payload = [memoryview(b"".join(records[:half])), b"".join(records[half:])]
+    return RecordBatch(origin, key, len(records), payload)
 
 
 def a_span(number: int, *, parent: int = 0, size: int = 0, trace: int = 0xAB) -> Span:

@@ -40,14 +40,14 @@ class RecordBatch:
 
     __slots__ = ("_spans", "count", "key", "payload", "resource", "resource_bytes", "scope_bytes", "size")
 
-    def __init__(self, origin: Origin, first: int, count: int, payload: Sequence[bytes | memoryview]) -> None:
+    def __init__(self, origin: Origin, key: str, count: int, payload: Sequence[bytes | memoryview]) -> None:
         self.payload = payload
         self.count = count
         self.size = sum(map(len, payload))
         self.resource = origin.resource
         self.resource_bytes = origin.resource_bytes
         self.scope_bytes = origin.scope_bytes
-        self.key = origin.key(first, count)
+        self.key = key
         self._spans: tuple[Span, ...] | None = None
 
     def spans(self) -> tuple[Span, ...]:

@@ -25,10 +25,13 @@ from .._diagnostics import Diagnostics
 from .._errors import DeliveryError, DeliveryTimeout
 from ..spanlog import ReadableLog
 from ._batch import Origin, RecordBatch
+from ._callbacks import Callbacks
+from ._dead_letters import DeadLetters
 from ._driver import LaneDriver
 from ._home import Home
 from ._lane import Lane, LaneStatistics
 from ._lane_store import LaneStore, StoredLane
+from ._losses import Losses
 from ._options import DeliveryOptions
 from ._waiters import Waiter, Waiters
 from ._window import Window
@@ -72,6 +75,8 @@ class Delivery:
         random: Callable[[], float],
         new_context: Callable[[], Context],
         on_home: Callable[[asyncio.AbstractEventLoop], object] = lambda loop: None,
+        dead_letters: DeadLetters | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self._log = log
         self._options = options
@@ -91,6 +96,8 @@ class Delivery:
         self._left_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._waiters = Waiters()
         self._told_losses = 0
+        self._losses = Losses(origin, dead_letters, callbacks)
+        self._losses.watch(lane for lane, _ in self._lanes)
         self._is_kept = False
 
     # With a journal ----------------------------------------------------------------------------------------------
@@ -108,6 +115,7 @@ class Delivery:
         self._is_kept = True
         receipt = self.receipt()
         self._told_losses = receipt.dropped + receipt.rejected  # told by the process that had them
+        self._losses.pass_over(receipt, {})
 
     @property
     def is_settled(self) -> bool:
@@ -261,7 +269,8 @@ class Delivery:
     async def finish(self, reason: str, close_timeout: float = _CLOSE_TIMEOUT) -> None:
         """Stop every lane, count what is left as dropped for `reason`, close the exporters.
 
-        With a journal nothing is dropped: what is left stays there. Giving up the requests under way, and then closing, may take `close_timeout` seconds each.
+        With a journal nothing is dropped: what is left stays there. Giving up the requests under way, and then closing,
+        may take `close_timeout` seconds each.
         """
         with self._lock:
             self._is_finished = True
@@ -270,6 +279,7 @@ class Delivery:
             self._stop_lanes(reason)
             if self._has_run:
                 await self._close_exporters(close_timeout)
+        await self._losses.wait_until_told(close_timeout)
 
     async def _finish_at_home(self, home: Home, reason: str, close_timeout: float) -> bool:
         """Finish in the lanes' own loop, which may be another one; False when it does not answer."""
@@ -321,9 +331,12 @@ class Delivery:
     # What drivers call back --------------------------------------------------------------------------------------
 
     def _make_batch(self, window: Window) -> RecordBatch:
-        return RecordBatch(self._origin, window.first, window.count, window.payload)
+        key = self._origin.key(window.first, window.count)
+        return RecordBatch(self._origin, key, window.count, window.payload)
 
     def _progressed(self) -> None:
+        for lane, _ in self._lanes:
+            self._losses.take_rejections(lane)
         settled = self.settled
         self._log.release(settled, max((lane.cursor for lane, _ in self._lanes), default=settled))
         self._waiters.resolve_below(settled)
@@ -349,6 +362,7 @@ class Delivery:
     def _tell_losses(self) -> None:
         receipt = self.receipt()
         lost = receipt.dropped + receipt.rejected
+        self._losses.tell_drops(receipt, self._log.totals()[1])
         if lost > self._told_losses:
             self._told_losses = lost
             self._diagnostics.warning(

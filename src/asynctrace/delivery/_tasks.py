@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -71,8 +72,8 @@ async def _outlast(inner: asyncio.Task[None]) -> None:
 def create_patient_task(
     work: Coroutine[Any, Any, None], *, leave: Callable[[], object], patience: float, context: Context, name: str
 ) -> asyncio.Task[None]:
-    """A task of the running loop that does `work`, which goes on until `leave()` is called. The first cancellation calls it and
-    gives the work `patience` seconds to end by itself; the second cancels it."""
+    """A task of the running loop that does `work`, which goes on until `leave()` is called. The first cancellation calls
+    it and gives the work `patience` seconds to end by itself; the second cancels it."""
     loop = asyncio.get_running_loop()
     inner = loop.create_task(work, context=context, name=name)
     asyncio._unregister_task(inner)
@@ -91,10 +92,8 @@ async def _be_patient(inner: asyncio.Task[None], leave: Callable[[], object], pa
         await asyncio.wait((inner,))
     except asyncio.CancelledError:
         leave()
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.wait((inner,), timeout=patience)
-        except asyncio.CancelledError:
-            pass
         if not inner.done():
             inner.cancel()
             await asyncio.wait((inner,), timeout=_LAST_WAIT)

@@ -61,8 +61,8 @@ def read_environment() -> Environment:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where journals and dead letters are kept: `ASYNCTRACE_STATE_DIR`, else `asynctrace` in `XDG_STATE_HOME` (XDG Base Directory
-    Specification 0.8; a relative path there counts as not set), else in `~/.local/state`."""
+    """Where journals and dead letters are kept: `ASYNCTRACE_STATE_DIR`, else `asynctrace` in `XDG_STATE_HOME` (XDG Base
+    Directory Specification 0.8; a relative path there counts as not set), else in `~/.local/state`."""
     own = environ.get("ASYNCTRACE_STATE_DIR", "").strip()
     if own:
         return Path(own)

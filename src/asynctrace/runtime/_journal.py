@@ -1,13 +1,14 @@
 """Whether a tracer keeps a journal, and where: chosen when the tracer is made, opened at its first span.
 
-    journal="auto"     a journal in the state directory, where its file system and its owner allow; else memory, told in one line
+    journal="auto"     in the state directory, where its file system and its owner allow; else memory, told in one line
     journal=True       the same, but what forbids it is an error line
     journal=path       the same below `path`, which takes the place of the state directory
     journal=False      memory
 
 `Journaling` is one tracer's: it stands in for the slab of open spans until the first of them opens the journal.
 
-Nothing here raises into the traced program: what keeps a journal from being opened is told, counted, and the spans are kept in memory.
+Nothing here raises into the traced program: what keeps a journal from being opened is told, and the spans are kept in
+memory.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import msgspec
 from .._contracts import AttributeValue, Clock, Exporter, IdSource
 from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError
-from ..delivery import DeliveryOptions
+from ..delivery import DeliveryOptions, NoticeCallback
 from ..spanlog import DropOldest, WhenFull, parse_when_full
 from ._environment import Environment
 from ._journal import JournalSettings
 
 __all__ = [
     "Settings",
+    "callbacks_of",
     "check_seam",
     "check_types",
+    "dead_letters_in",
     "exporters_of",
     "journal_of",
     "named",
@@ -44,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: Diagnostics
     clock: Clock
     journal: JournalSettings | None
+    callbacks: Mapping[str, NoticeCallback]
 
 
 def exporters_of(given: Sequence[Exporter] | None, environment: Environment, clock: Clock) -> Sequence[Exporter]:
@@ -120,12 +123,32 @@ def journal_of(journal: object, sync: object, environment: Environment) -> Journ
 
 
 def policy_of(when_full: object, journal: JournalSettings | None, capacity_bytes: int) -> tuple[WhenFull, int]:
-    """(the policy of the span log, its capacity): `when_full="journal"` lets it grow on the disk, to the bound of the journal."""
+    """(the policy of the span log, its capacity): `when_full="journal"` lets it grow on the disk, to the journal's bound."""
     if when_full != "journal":
         return parse_when_full(when_full), capacity_bytes
     if journal is None:
         raise ConfigurationError('when_full="journal" needs a journal: leave journal=False out')
     return DropOldest(), max(capacity_bytes, journal.capacity_bytes)
+
+
+def callbacks_of(**given: NoticeCallback | None) -> dict[str, NoticeCallback]:
+    """Those that are not None. Raises `TypeError` for what cannot be called."""
+    for option, callback in given.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{option} is a function of one argument, a DeliveryNotice, not {type(callback).__name__}")
+    return {option: callback for option, callback in given.items() if callback is not None}
+
+
+def dead_letters_in(state: Path, service: str) -> Callable[[], Path]:
+    """Finds the folder of the dead letters of `service`; what it finds is checked like that of journals."""
+
+    def find() -> Path:
+        from ..delivery._dead_letters import FOLDER
+        from ..spanlog.journal import service_folder
+
+        return service_folder(state, service) / FOLDER
+
+    return find
 
 
 def check_types(**options: tuple[object, type]) -> None:

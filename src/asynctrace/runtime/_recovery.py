@@ -6,7 +6,7 @@
 Promises:
 
 1. One journal at a time, in fewer requests than the living lanes may have under way.
-2. The keys of its requests are the old ones, the resource is the recorded one, the exporter is the one of the same lane name.
+2. The keys of its requests are the old ones, the resource is the recorded one, the exporter is that of the same lane name.
 3. What cannot be delivered stays, whole, for whoever comes next; after `max_age`, or beyond `capacity_bytes`, the oldest goes.
 4. A journal over which three processes died is put aside. One of a newer version is left alone.
 5. A loop that ends lets the pass under way finish, for as long as its own lanes may drain.

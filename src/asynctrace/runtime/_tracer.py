@@ -24,7 +24,16 @@ import msgspec
 from .._contracts import AttributeValue, Clock, Exporter, IdSource, OpenSpanNotes, Receipt, Scope
 from .._diagnostics import Diagnostics
 from .._errors import DeliveryError, DeliveryTimeout, MisuseError
-from ..delivery import Delivery, DeliveryOptions, LaneStatistics, Origin, create_stubborn_task
+from ..delivery import (
+    Callbacks,
+    DeadLetters,
+    Delivery,
+    DeliveryOptions,
+    LaneStatistics,
+    NoticeCallback,
+    Origin,
+    create_stubborn_task,
+)
 from ..spanlog import SpanLog, WhenFull
 from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
 from ..tracing._component import ENDED
@@ -36,8 +45,10 @@ from ._journal import Journaling, make_log
 from ._loops import run_privately
 from ._options import (
     Settings,
+    callbacks_of,
     check_seam,
     check_types,
+    dead_letters_in,
     exporters_of,
     journal_of,
     named,
@@ -93,10 +104,13 @@ class Tracer(Recorder):
     `"drop_oldest"`, `"wait"` or `WaitForRoom(timeout=…)`. `shutdown_timeout`: seconds. `mask`: None for the built-in
     rules, a function `(key, text) -> text` that comes after them, or False. `journal`: where what has ended outlives the
     process: `"auto"` in the state directory if that is possible, True or a path for one that must be, False for none;
-    `sync` seconds between two syncs to its disk. `when_full="journal"` lets the log grow there. Raises `ConfigurationError` or `TypeError` for what cannot work, here and not later.
+    `sync` seconds between two syncs to its disk. `when_full="journal"` lets the log grow there. Raises
+    `ConfigurationError` or `TypeError` for what cannot work, here and not later.
     """
 
     __slots__ = (
+        "_callbacks",
+        "_dead_letters",
         "_delivery",
         "_environment",
         "_ids",
@@ -127,6 +141,10 @@ class Tracer(Recorder):
         sampler: Sampler | None = None,
         resource: Mapping[str, AttributeValue] | None = None,
         delivery: DeliveryOptions | None = None,
+        on_drop: NoticeCallback | None = None,
+        on_reject: NoticeCallback | None = None,
+        on_spool: NoticeCallback | None = None,
+        on_recover: NoticeCallback | None = None,
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> None:
@@ -153,6 +171,7 @@ class Tracer(Recorder):
             diagnostics=Diagnostics(clock.monotonic_ns),
             clock=clock,
             journal=journaling,
+            callbacks=callbacks_of(on_drop=on_drop, on_reject=on_reject, on_spool=on_spool, on_recover=on_recover),
         )
         super().__init__(
             sink=self._own(),
@@ -182,6 +201,8 @@ class Tracer(Recorder):
             when_full=settings.when_full,
             on_ready=_weakly(self),
         )
+        self._callbacks = self._make_callbacks(settings)
+        self._dead_letters = self._make_dead_letters(settings)
         self._delivery = Delivery(
             self._log,
             settings.exporters,
@@ -192,12 +213,46 @@ class Tracer(Recorder):
             random=RandomIds()._random.random,
             new_context=lane_context,
             on_home=self._moved_in,
+            dead_letters=self._dead_letters,
+            callbacks=self._callbacks,
         )
         self._journaling = self._make_journaling(settings, origin)
         self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
         return self._log
+
+    def _make_callbacks(self, settings: Settings) -> Callbacks | None:
+        if not settings.callbacks:
+            return None
+        reference = ref(self)
+
+        def failed(error: BaseException) -> None:
+            tracer = reference()
+            if tracer is not None:
+                tracer._count_error(error)
+
+        given = settings.callbacks
+        return Callbacks(
+            on_drop=given.get("on_drop"),
+            on_reject=given.get("on_reject"),
+            on_spool=given.get("on_spool"),
+            on_recover=given.get("on_recover"),
+            diagnostics=settings.diagnostics,
+            on_error=failed,
+            new_context=lane_context,
+        )
+
+    def _make_dead_letters(self, settings: Settings) -> DeadLetters | None:
+        """In the state directory of the journal; none where everything is kept in memory."""
+        if settings.journal is None:
+            return None
+        return DeadLetters(
+            dead_letters_in(settings.journal.state, self.service),
+            service=self.service,
+            time_ns=settings.clock.time_ns,
+            diagnostics=settings.diagnostics,
+        )
 
     def _make_journaling(self, settings: Settings, origin: Origin) -> Journaling | None:
         if settings.journal is None:

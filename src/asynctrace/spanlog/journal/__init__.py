@@ -7,12 +7,12 @@
       open-00.slab      spans that are open                         _slab.py
       <lane>.lane       cursor, windows, runs of a lane             _lane_file.py
 
-    while its process lives     _log.py (appends) · _journal.py (the files) · _keeper.py (the thread) · _mirror.py (write-behind)
-    when it is dead             _directory.py (list, claim) · _orphan.py (read like a span log) · _retention.py (when it goes)
+    while its process lives    _log.py (appends) · _journal.py (the files) · _keeper.py (the thread) · _mirror.py (write-behind)
+    when it is dead            _directory.py (list, claim) · _orphan.py (read like a span log) · _retention.py (when it goes)
 
-What holds for all of them: a word is stored once, after what it speaks of; bytes below the last word never change; a window is
-stored before its bytes leave, a run before the cursor passes it; only who holds the lock of the current inode writes; what is
-damaged loses only itself.
+What holds for all of them: a word is stored once, after what it speaks of; bytes below the last word never change; a
+window is stored before its bytes leave, a run before the cursor passes it; only who holds the lock of the current inode
+writes; what is damaged loses only itself.
 """
 
 from ._directory import (

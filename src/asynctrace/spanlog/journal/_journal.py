@@ -6,7 +6,8 @@
 Promises:
 
 1. `take()` and `retire()` are called under the log's lock and make system calls only in need: when no spare is ready.
-2. An error of the file system is told through `on_trouble(what, error)`, from the keeper's thread, and never raised into an append.
+2. An error of the file system is told through `on_trouble(what, error)`, from the keeper's thread, never raised into an
+   append.
 3. A journal that is forgotten in a forked child is not touched there: no store, no unlink, no unlock.
 """
 
@@ -38,7 +39,7 @@ _MOST_SPARES = 2
 
 
 class Journal:
-    """`clock` gives nanoseconds since the epoch; `sync` is seconds between two syncs, or None; `is_mapped` False writes behind."""
+    """`time_ns` is the wall clock; `sync` is seconds between two syncs, or None; `is_mapped` False writes behind."""
 
     def __init__(
         self,

@@ -5,9 +5,9 @@
     the slab is nearly full ────────────┘             once a second: the heartbeat; is the directory still ours?
                                                       every `sync` seconds: marks and fdatasync; every 20 ms: the mirror
 
-It is asked through a `SimpleQueue`, whose `put()` may be called anywhere, also in a signal handler that interrupts another `put()`.
-Where no thread can be started any more (the interpreter is ending) nobody is asked: files are made in need, and none is deleted
-before the end.
+It is asked through a `SimpleQueue`, whose `put()` may be called anywhere, also in a signal handler that interrupts
+another `put()`. Where no thread can be started any more (the interpreter is ending) nobody is asked: files are made in
+need, and none is deleted before the end.
 """
 
 from __future__ import annotations

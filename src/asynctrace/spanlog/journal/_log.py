@@ -2,11 +2,11 @@
 
 What differs from `SpanLog`:
 
-1. Nothing is staged: when an append returns, its record is in the mapped file. An append that comes in between another one of its own
-   thread (a signal handler, a finaliser) is stored by the one it interrupted.
+1. Nothing is staged: when an append returns, its record is in the mapped file. An append that comes in between another
+   one of its own thread (a signal handler, a finaliser) is stored by the one it interrupted.
 2. A segment that is used up goes to the keeper, which makes it ready to be used anew: an append waits for no file system.
-3. A disk that is full costs the safety of new records, not the records: their segment is memory, and the next one is a file again if
-   it can be.
+3. A disk that is full costs the safety of new records, not the records: their segment is memory, and the next one is a
+   file again if it can be.
 """
 
 from __future__ import annotations
