@@ -112,9 +112,9 @@ class History:
     def operations(self, model: Model) -> Iterator[Operation]:
         """For ever. Every operation is allowed in the state that the model is in then."""
         self._next = model.start
+        acts = [self._cut, self._settle, self._pass] * 2 + [self._split, self._lose, self._repeat]
         while True:
-            yield from self._draw.choice([self._cut, self._cut, self._split, self._settle, self._settle, self._lose, self._pass,
-                                          self._pass, self._repeat])()  # fmt: skip
+            yield from self._draw.choice(acts)()
 
     def _cut(self) -> Iterator[Operation]:
         if len(self._open) < 7:
