@@ -199,26 +199,17 @@ class History:
     def record(self, action: Callable[[], object]) -> None:
         """Call `action`; note the file after each of its bytecodes that changed it, and each `fdatasync`."""
 
-        def look(frame: FrameType, event: str, arg: Any) -> Any:
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
-            self._look()
-            return look
-
         def fdatasync(fd: int) -> None:
             self._look()
             real(fd)
             self.durable.append(len(self.states) - 1)
 
         real = os.fdatasync
-        before = sys.gettrace()
-        gc.disable()
         os.fdatasync = fdatasync
-        sys.settrace(look)
+        gc.disable()
         try:
-            action()
+            call_looking_at_each_bytecode(action, self._look)
         finally:
-            sys.settrace(before)
             os.fdatasync = real
             gc.enable()
             self._look()
@@ -230,6 +221,38 @@ class History:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def call_looking_at_each_bytecode(action: Callable[[], object], look: Callable[[], object]) -> None:
+    """Call `action`, and `look` before each bytecode that is executed meanwhile."""
+    if sys.version_info < (3, 12):
+        before = sys.gettrace()
+        sys.settrace(_tracing(look))
+        try:
+            action()
+        finally:
+            sys.settrace(before)
+        return
+    # From 3.12 on `settrace` leaves out the bytecodes of functions that were never traced before.
+    monitoring = sys.monitoring
+    monitoring.use_tool_id(monitoring.DEBUGGER_ID, "asynctrace tests")
+    try:
+        monitoring.register_callback(monitoring.DEBUGGER_ID, monitoring.events.INSTRUCTION, lambda code, at: look())
+        monitoring.set_events(monitoring.DEBUGGER_ID, monitoring.events.INSTRUCTION)
+        action()
+    finally:
+        monitoring.set_events(monitoring.DEBUGGER_ID, 0)
+        monitoring.free_tool_id(monitoring.DEBUGGER_ID)
+
+
+def _tracing(look: Callable[[], object]) -> Callable[[FrameType, str, Any], Any]:
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        look()
+        return trace
+
+    return trace
 
 
 def after_power_cut(chance: random.Random, states: Sequence[bytes]) -> bytes:
