@@ -34,7 +34,7 @@ from .segments import (
     records_of,
 )
 
-KILLS = int(os.environ.get("ASYNCTRACE_TEST_KILLS", "48"))
+KILLS = int(os.environ.get("ASYNCTRACE_TEST_KILLS", "64"))
 """Of processes that are forked, in the short form; an eighth as many are started as new programs."""
 
 LONGEST_LIFE = 0.012

@@ -22,6 +22,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Literal
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
@@ -210,6 +211,5 @@ def _read(fd: int, at: int, length: int) -> memoryview:
 
 def _pieces(fd: int, start: int, stop: int = _LONGEST_FILE) -> Iterator[bytes]:
     """The bytes of the file from `start` to `stop`, or to its end."""
-    while start < stop and (piece := os.pread(fd, min(_PIECE, stop - start), start)):
-        yield piece
-        start += len(piece)
+    pieces = (range(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE))
+    return takewhile(len, (os.pread(fd, len(piece), piece.start) for piece in pieces))
