@@ -203,6 +203,7 @@ class OpenSlab:
         try:
             return self._grow_alone(wait=False)
         except OSError:
+            self._is_refused = True
             return False
 
     def grow(self) -> bool:
@@ -215,7 +216,6 @@ class OpenSlab:
             if self._is_growing or self._fd == _NO_DESCRIPTOR:
                 return False
             self._is_growing = True
-            self._is_refused = True
             try:
                 grown = self._grow(wait)
                 self._is_refused = False
