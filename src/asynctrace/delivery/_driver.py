@@ -100,6 +100,11 @@ class LaneDriver:
         self._leave_by = self._loop.time()
         self.wake()
 
+    @property
+    def is_draining(self) -> bool:
+        """It was cancelled and has not left."""
+        return self._is_cancelled and not self.task.done()
+
     # The task ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -189,6 +194,8 @@ class LaneDriver:
     async def _let_go(self) -> None:
         for task in self._flying:
             task.cancel()
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
         if self._flying:
             await asyncio.wait(self._flying, timeout=self._close_timeout)
         end = self._exporter.aclose if self._must_close else getattr(self._exporter, "release", None)

@@ -50,6 +50,10 @@ class Home:
             raise
 
     @property
+    def drivers(self) -> Sequence[LaneDriver]:
+        return self._drivers
+
+    @property
     def is_alive(self) -> bool:
         """Whether a call into the loop will be answered."""
         return not self._ended and not self.loop.is_closed() and (self._owns_loop or self.loop.is_running())

@@ -40,6 +40,12 @@ class Outside:
         home = self._home
         return home is not None and home.is_alive and home.loop is not asyncio._get_running_loop()
 
+    @property
+    def is_torn_off(self) -> bool:
+        """The lanes were cancelled and draining when their loop was stopped."""
+        home = self._home
+        return home is not None and not home.is_alive and any(driver.is_draining for driver in home.drivers)
+
     def press(self, target: int, seconds: float) -> None:
         """Begin to flush everything below `target`, which has to be done within `seconds`."""
         self._waiter = ThreadWaiter(target)

@@ -117,9 +117,9 @@ def deliver_at_the_end_of_a_child() -> None:
         return
     _has_told.append(util)
     util.register_after_fork(_anchor, _finalize)
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        _finalize(_anchor)
+    process: Any = sys.modules["multiprocessing.process"]
+    if process.parent_process() is not None or hasattr(process.current_process(), "_inheriting"):
+        _finalize(_anchor)  # the child has begun; a spawned one, which imports its program now, throws nothing away
 
 
 def _finalize(_: object) -> None:

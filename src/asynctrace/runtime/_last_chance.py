@@ -50,6 +50,11 @@ class _Ending:
         is_here = self._other is None and not self._outside.is_answered
         return is_here and not self.tracer._log.outlives_the_process
 
+    @property
+    def is_second_time(self) -> bool:
+        """The lanes were draining already, and somebody stopped that."""
+        return self._outside.is_torn_off
+
     def prepare(self) -> None:
         """For a shutdown on a loop of this thread's own."""
         self.tracer._shutdown_outcome = None  # whatever loop was at it stands still
@@ -81,6 +86,13 @@ def _under_way_elsewhere(tracer: Tracer) -> concurrent.futures.Future[Receipt] |
     return outcome if outcome is not None and task is not None and task.get_loop().is_running() else None
 
 
+def _is_interrupted() -> bool:
+    """`KeyboardInterrupt` ends the program. A child of multiprocessing has forgotten by now what ended it (3.13 and later)."""
+    process = sys.modules.get("multiprocessing.process")
+    is_child = process is not None and process.parent_process() is not None
+    return is_child or getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
 _places = 0
 
 
@@ -95,6 +107,9 @@ def end_here(tracers: Iterable[Tracer], seconds: float | None = None) -> None:
         endings = [_Ending(tracer, seconds) for tracer in tracers]
         here = [ending for ending in endings if ending.needs_a_loop]
         elsewhere = [ending for ending in endings if ending not in here]
+        if _is_interrupted():
+            give_up([ending.tracer for ending in here if ending.is_second_time])
+            here = [ending for ending in here if not ending.is_second_time]
         for ending in elsewhere:
             ending.begin()
         if here:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._contracts import Receipt
@@ -167,3 +169,8 @@ def deliver_at_exit() -> None:
             end_here(tracers)
     except KeyboardInterrupt:  # whoever pressed it waits for us, and for nothing else
         give_up(tracers)
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        # The exit code is that of SIGINT only if no text was executed since, and libraries that are imported on the way
+        # out execute some (named tuples do).
+        with suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102
