@@ -110,6 +110,7 @@ class OpenSlab:
 
     __slots__ = (
         "_fd",
+        "_has_asked",
         "_is_growing",
         "_is_refused",
         "_lock",
@@ -126,8 +127,7 @@ class OpenSlab:
         """For `create()`."""
         self._fd = fd
         self._lock = threading.RLock()
-        self._is_growing = False
-        self._is_refused = False
+        self._has_asked = self._is_growing = self._is_refused = False
         self._steps = 0
         self._reserve: list[int] = []
         self.free: list[int] = []
@@ -139,7 +139,8 @@ class OpenSlab:
         self.unnoted = 0
         """How often `enter()` found no room."""
         self.on_needs_room: Callable[[], object] = _nobody
-        """Called from `enter()`, anywhere, when only the reserve is left: it has to see that some thread calls `grow()`."""
+        """Called by `enter()`, in any thread or signal handler, when only the reserve is left: it has to see that some thread
+        calls `grow()`, and must not raise. Not called again before that."""
 
     @classmethod
     def create(cls, open_file: Callable[[str, int], int], journal_id: bytes) -> OpenSlab:
@@ -189,13 +190,18 @@ class OpenSlab:
     def _last_resort(self, body: bytes) -> int:
         """A slot of the reserve, or one more of a slab that grows now, or -1."""
         if len(body) <= LARGEST_BODY:
-            self.on_needs_room()
+            self._ask_for_room()
             while self._reserve or self.free or self._grow_in_need():
                 slot = _popped(self._reserve) or _popped(self.free)
                 if slot:
                     return slot
         self.unnoted += 1
         return -1
+
+    def _ask_for_room(self) -> None:
+        if not self._has_asked:
+            self._has_asked = True
+            self.on_needs_room()
 
     def _grow_in_need(self) -> bool:
         if self._is_refused:  # a full disk is not asked again for every span
@@ -221,7 +227,7 @@ class OpenSlab:
                 self._is_refused = False
                 return grown
             finally:
-                self._is_growing = False
+                self._is_growing = self._has_asked = False
 
     def _grow(self, wait: bool) -> bool:
         if len(self.free) + len(self._reserve) > _RESERVE:
