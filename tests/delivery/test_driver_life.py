@@ -76,7 +76,11 @@ class Waits(Keeps):
 
 
 def make_tracer(exporter: Any, **options: Any) -> Tracer:
-    return Tracer(service="shop", exporters=[exporter], **{"delivery": QUICK, "shutdown_timeout": 30.0, **options})
+    return Tracer(
+        service="shop",
+        exporters=[exporter],
+        **{"delivery": QUICK, "shutdown_timeout": 30.0, "journal": False, **options},
+    )
 
 
 def others() -> set[asyncio.Task[Any]]:
@@ -596,7 +600,7 @@ def test_no_descriptor_thread_or_task_is_left_by_real_connections() -> None:
         asyncio.run(asyncio.sleep(0))
         before = descriptors(), threads()
         for _ in range(3):
-            tracer = Tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=QUICK)
+            tracer = Tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=QUICK, journal=False)
 
             async def main(tracer: Tracer = tracer) -> None:
                 await end_spans(tracer, 20)

@@ -399,11 +399,11 @@ class ShutdownOneAfterTheOther(Tracer):
 
     _turn: asyncio.Lock | None = None
 
-    async def shutdown(self, timeout: float | None = None) -> Receipt:
+    async def _shutdown(self, timeout: float | None, patience: float | None) -> Receipt:
         cls = type(self)
         cls._turn = cls._turn or asyncio.Lock()
         async with cls._turn:
-            return await super().shutdown(timeout)
+            return await super()._shutdown(timeout, patience)
 
 
 class ShutdownCutsAtOnce(Tracer):
