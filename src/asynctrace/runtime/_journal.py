@@ -117,6 +117,7 @@ class Journaling:
             service=self._service,
             origin=self._origin,
             lanes=self._lanes,
+            segment_bytes=self._log.segment_bytes,
             time_ns=self._time_ns,
             diagnostics=self._diagnostics,
         )
@@ -179,6 +180,7 @@ def open_journal(
     service: str,
     origin: Origin,
     lanes: Sequence[str],
+    segment_bytes: int,
     time_ns: Callable[[], int],
     diagnostics: Diagnostics,
 ) -> tuple[Journal | None, str]:
@@ -220,6 +222,7 @@ def open_journal(
         journal = Journal(
             directory,
             lanes,
+            segment_bytes=segment_bytes,
             time_ns=time_ns,
             sync=settings.sync,
             is_mapped=choice.mode is Mode.MAP,

@@ -1,8 +1,9 @@
 """Ending tracers from a thread that runs no loop: at exit, and in a signal handler.
 
     lanes live in another thread's loop     it is asked to deliver; this thread waits, with a deadline
-    lanes live nowhere, journal             nothing to do: the next process delivers
-    lanes live nowhere, memory              delivered here, on a loop of this thread's own, for as long as the deadline allows
+    lanes live nowhere                      delivered here, on a loop of this thread's own, for as long as the deadline allows
+
+What is not delivered is left to the journal, where there is one.
 
 No thread is started, by nobody: CPython 3.12 and later forbid it at exit, and a signal may have interrupted `threading`
 while it held its locks. What would be done beside a loop (looking up a name, compressing) is done in place.
@@ -46,9 +47,8 @@ class _Ending:
 
     @property
     def needs_a_loop(self) -> bool:
-        """The lanes live nowhere, and what they do not deliver is lost."""
-        is_here = self._other is None and not self._outside.is_answered
-        return is_here and not self.tracer._log.outlives_the_process
+        """The lanes live nowhere."""
+        return self._other is None and not self._outside.is_answered
 
     @property
     def is_second_time(self) -> bool:

@@ -55,11 +55,6 @@ class SpanLog:
     """The memory-mode span log. `on_ready` is called outside the lock, from the appending thread, when
     `wake_at` records have been appended, a segment is full, or a record was refused for a new reason."""
 
-    @property
-    def outlives_the_process(self) -> bool:
-        """Whether a later process will find what is left here."""
-        return False
-
     def __init__(
         self,
         *,

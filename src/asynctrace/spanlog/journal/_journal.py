@@ -20,12 +20,12 @@ from itertools import count
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from .._segment import SEGMENT_BYTES
+from .._segment import whole_words
 from ._directory import JournalDirectory
 from ._format import lane_file, segment_file
 from ._keeper import Keeper
 from ._lane_file import LANE_FILE_BYTES, LaneFile
-from ._mirror import Mirror
+from ._mirror import Mirror, MirroredLane
 from ._segment_file import FileSegment
 from ._slab import OpenSlab
 
@@ -46,6 +46,7 @@ class Journal:
         directory: JournalDirectory,
         lanes: Sequence[str],
         *,
+        segment_bytes: int,
         time_ns: Callable[[], int],
         sync: float | None,
         is_mapped: bool,
@@ -58,6 +59,7 @@ class Journal:
         self._id = UUID(directory.journal_id).bytes
         self._mirror = None if is_mapped else Mirror(directory.open_file)
         self._open_file = directory.open_file if self._mirror is None else self._mirror.open_file
+        self._segment_bytes = segment_bytes
         self._names = count()
         self._numbers = count()
         self._ready: list[FileSegment] = []
@@ -65,7 +67,10 @@ class Journal:
         self.slab = OpenSlab.create(self._open_file, self._id)
         self.slab.beat(time_ns())
         self.lanes = {name: self._new_lane(name) for name in lanes}
-        self._ready.append(self._new_spare(SEGMENT_BYTES))
+        self._ready.append(self._new_spare(segment_bytes))
+        self._open: FileSegment | None = None
+        if self._mirror is not None:
+            self._mirror.copy()
         self._keeper = Keeper(self, self._mirror, time_ns=time_ns, sync=sync, on_trouble=on_trouble)
         self.slab.on_needs_room = self._keeper.ask_for_room
 
@@ -78,9 +83,12 @@ class Journal:
         self._files.add(segment)
         return segment
 
-    def stores(self) -> dict[str, LaneFile]:
+    def stores(self) -> dict[str, LaneFile | MirroredLane]:
         """Where each lane writes down what must outlive the process, by its name."""
-        return dict(self.lanes)
+        mirror = self._mirror
+        if mirror is None:
+            return {**self.lanes}
+        return {name: MirroredLane(mirror, lane_file(name), lane) for name, lane in self.lanes.items()}
 
     def begin(self, log: JournalLog) -> None:
         """Start the keeper, now that `log` appends here."""
@@ -91,16 +99,25 @@ class Journal:
     def take(self, size: int, base: int) -> FileSegment | None:
         """A file for records from number `base` on; None when there can be none now, and it will be told."""
         try:
-            if size <= SEGMENT_BYTES and self._ready:
+            if size <= self._segment_bytes and self._ready:
                 segment = self._ready.pop()
             else:
-                segment = self._new_spare(max(size, SEGMENT_BYTES))
+                segment = self._new_spare(size)
         except (OSError, ValueError) as error:
             self._keeper.tell(error)
             return None
         segment.assign(next(self._numbers), base)
+        if self._mirror is not None:
+            self._go_on_in(segment, self._mirror)
         self._keeper.ask_for_spare()
         return segment
+
+    def _go_on_in(self, segment: FileSegment, mirror: Mirror) -> None:
+        """Only from here on: where there is no file, and no memory either, the open segment stays open."""
+        before, self._open = self._open, segment
+        mirror.watch(segment.name)
+        if before is not None and before is not segment:
+            mirror.settle(before.name)
 
     def retire(self, segment: FileSegment) -> None:
         """Its records are settled: it may be used anew, or go."""
@@ -111,15 +128,17 @@ class Journal:
     def make_ready(self) -> None:
         """See that the next roll finds a file. Raises `OSError`."""
         if not self._ready:
-            segment = self._new_spare(SEGMENT_BYTES)
+            segment = self._new_spare(self._segment_bytes)
             segment.populate()
             self._ready.append(segment)
 
     def use_anew(self, segment: FileSegment) -> bool:
         """Keep a retired segment as a spare, or delete it; False while a request still holds a view of it."""
-        if len(self._ready) < _MOST_SPARES and segment.capacity == SEGMENT_BYTES:
+        if len(self._ready) < _MOST_SPARES and segment.capacity == whole_words(self._segment_bytes):
             if not segment.prepare():
                 return False
+            if self._mirror is not None:
+                self._mirror.settle(segment.name)
             self._ready.append(segment)
         else:
             self.drop(segment)
@@ -151,6 +170,8 @@ class Journal:
     def forget_in_child(self) -> None:
         """After a fork, in the child: the journal is the parent's."""
         self.directory.forget_in_child()
+        if self._mirror is not None:
+            self._mirror.forget_in_child()
         self._close()
 
     def _close(self) -> None:

@@ -161,6 +161,8 @@ class Keeper:
                 segment.sync(used)
         for lane in self._journal.lanes.values():
             lane.sync()
+        if self._mirror is not None:
+            self._mirror.sync()
 
 
 def _kind_of(error: Exception) -> str:

@@ -31,6 +31,11 @@ class JournalLog(SpanLog):
         if not self._waits:
             self.append_nowait = self._append_through  # type: ignore[method-assign]
 
+    @property
+    def segment_bytes(self) -> int:
+        """Payload bytes of a segment; only a larger record has one of its own."""
+        return self._segment_bytes
+
     def attach(self, journal: Journal) -> None:
         """Append to files of `journal` from the next record on."""
         with self._lock:
@@ -39,10 +44,6 @@ class JournalLog(SpanLog):
             self._capacity = self._end  # the open segment is memory: the next append rolls
             self._stop_at = min(self._stop_at, self._stored)
         journal.begin(self)
-
-    @property
-    def outlives_the_process(self) -> bool:
-        return self._journal is not None
 
     def segments(self) -> list[tuple[Segment, int]]:
         """What is held, each segment with the number of its records."""
