@@ -188,8 +188,10 @@ class Callbacks:
             try:
                 async with asyncio.timeout(self._deadline):
                     await self._tell_one(notice)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 self._current = None
+                raise
+            except GeneratorExit:  # the loop was closed under us
                 raise
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
@@ -202,11 +204,17 @@ class Callbacks:
 
     async def _tell_one(self, notice: DeliveryNotice) -> None:
         function = self._functions[notice.kind]
-        answer = function(notice) if _is_coroutine_function(function) else await self._in_thread(function, notice)
-        if isawaitable(answer):
+        error: BaseException | None = None
+        if _is_coroutine_function(function):
+            answer = function(notice)
+        else:
+            answer, error = await self._in_thread(function, notice)
+        if error is not None:  # not raised again: what ends a program must not do so from here
+            self._failed(notice.kind, error)
+        elif isawaitable(answer):
             await answer
 
-    async def _in_thread(self, function: NoticeCallback, notice: DeliveryNotice) -> object:
+    async def _in_thread(self, function: NoticeCallback, notice: DeliveryNotice) -> tuple[object, BaseException | None]:
         """A thread of its own, started below `threading`, as this may run where that was interrupted."""
         before = self._calls.get(notice.kind)
         if before is not None:  # a call that outlasted its deadline
@@ -219,10 +227,8 @@ class Callbacks:
             _thread.start_new_thread(_call_and_tell, arguments)
         except RuntimeError:  # the interpreter is shutting down
             _call_and_tell(*arguments)
-        result, error = await asyncio.wrap_future(call)
-        if error is not None:
-            raise error
-        return result
+        answer: tuple[object, BaseException | None] = await asyncio.wrap_future(call)
+        return answer
 
     def _failed(self, kind: str, error: BaseException) -> None:
         self._on_error(error)
