@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SpansLost,
         WireError,
     )
-    from .delivery import DeliveryOptions, LaneStatistics
+    from .delivery import DeliveryNotice, DeliveryOptions, LaneStatistics
     from .runtime import (
         SignalHandlers,
         Statistics,
@@ -122,6 +122,7 @@ __all__ = [
     "statistics",
     "Statistics",
     "LaneStatistics",
+    "DeliveryNotice",
     # where they leave
     "Exporter",
     "ExportResult",
@@ -177,6 +178,7 @@ _NAMES = {
         "WireError",
     ),
     ".delivery": (
+        "DeliveryNotice",
         "DeliveryOptions",
         "LaneStatistics",
     ),

@@ -1,6 +1,8 @@
 """Who moves spans: lanes, batching, retry, receipts. Knows no concrete exporter and nothing of how spans are made."""
 
 from ._batch import Origin, RecordBatch
+from ._callbacks import Callbacks, DeliveryNotice, NoticeCallback
+from ._dead_letters import DeadLetters
 from ._delivery import Delivery
 from ._lane import LaneState, LaneStatistics
 from ._options import DeliveryOptions
@@ -8,10 +10,14 @@ from ._outside import Outside
 from ._tasks import create_patient_task, create_stubborn_task
 
 __all__ = [
+    "Callbacks",
+    "DeadLetters",
     "Delivery",
+    "DeliveryNotice",
     "DeliveryOptions",
     "LaneState",
     "LaneStatistics",
+    "NoticeCallback",
     "Origin",
     "Outside",
     "RecordBatch",
