@@ -75,11 +75,11 @@ def open_locks(folder: Path) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- between two lines
 
-_FILES = {_directory.__file__, _files.__file__, _lock.__file__, __file__}
+FILES = {_directory.__file__, _files.__file__, _lock.__file__, __file__}
 
 
 def at_every_line(
-    scenario: Callable[[], Callable[[], Any]], act: Callable[[], object], files: set[str] = _FILES
+    scenario: Callable[[], Callable[[], Any]], act: Callable[[], object], files: set[str] = FILES
 ) -> Iterator[tuple[str, Any]]:
     """`scenario()` prepares and returns what is to run. In run k, `act` is called before the k-th line that it reaches
     in a journal's files. Yields where that was and what came back, or the exception that came out."""
@@ -106,7 +106,7 @@ def at_every_line(
         wanted += 1
 
 
-def before_each_line(run: Callable[[], Any], act: Callable[[FrameType], object], files: set[str] = _FILES) -> Any:
+def before_each_line(run: Callable[[], Any], act: Callable[[FrameType], object], files: set[str] = FILES) -> Any:
     """`run()`, with `act` before each line of a journal's files; what `act` does itself is not stepped through."""
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:

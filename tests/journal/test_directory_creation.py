@@ -15,6 +15,7 @@ from asynctrace.spanlog.journal._directory import JournalDirectory, claim, list_
 from asynctrace.spanlog.journal._format import JournalMeta
 from asynctrace.spanlog.journal._retention import sweep
 
+from ..spanlog.instants import every_instant
 from . import directories
 from .directories import (
     MINUTE,
@@ -68,16 +69,21 @@ def test_a_name_before_the_lock_is_noticed(tmp_path: Path) -> None:
 
 
 def check_an_interrupt_leaves_nothing(folder: Path, create: Create) -> None:
+    """A signal handler raises, at each instant at which CPython lets one run."""
+    made: list[JournalDirectory] = []
+
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    for where, outcome in at_every_line(lambda: lambda: create(folder, make_meta()), interrupt):
-        if isinstance(outcome, JournalDirectory):  # the line after the last step
-            outcome.remove()
-        else:
-            assert isinstance(outcome, KeyboardInterrupt), where
+    def scenario() -> Callable[[], object]:
+        return lambda: made.append(create(folder, make_meta()))
+
+    for where, raised in every_instant(scenario, interrupt, "signal", directories.FILES):
+        assert isinstance(raised, KeyboardInterrupt), where
         assert everything_below(folder) == [], where
         assert open_locks(folder) == [], where
+    made.pop().remove()
+    assert made == []
 
 
 def test_an_interrupted_creation_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_journal_that_somebody_takes_between_looking_and_removing_stays(tmp_pa
             claimed.append(directory)
 
     outcomes = set()
-    for where, removed in at_every_line(scenario, rival, directories._FILES | {remove_expired.__code__.co_filename}):
+    for where, removed in at_every_line(scenario, rival, directories.FILES | {remove_expired.__code__.co_filename}):
         outcomes.add((bool(removed), bool(claimed)))
         assert bool(removed) != bool(claimed), where
         assert all(directory.is_ours() for directory in claimed), where
