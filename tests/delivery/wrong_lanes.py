@@ -6,38 +6,97 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from asynctrace import ExportResult
+from asynctrace import DeliveryOptions, ExportResult
 from asynctrace.delivery._lane import Lane, LaneState
+from asynctrace.delivery._pace import Pace
 from asynctrace.delivery._window import Window, WindowState
 
 
-class NeverAdapts(Lane):
-    def _adapt(self, now: float, waiting: int) -> None:
-        pass
+class PacedBy(Lane):
+    pace: type[Pace]
+
+    def __init__(self, name: str, log: Any, options: DeliveryOptions, random: Callable[[], float]) -> None:
+        super().__init__(name, log, options, random)
+        self._pace = self.pace(options)
 
 
-class GrowsWithoutABound(Lane):
-    def _adapt(self, now: float, waiting: int) -> None:
-        if waiting >= 2 * self._batch_spans:
-            self._batch_spans *= 2
+class NeverAdapts(PacedBy):
+    class pace(Pace):
+        def adapt(self, now: float, waiting: int) -> None:
+            pass
 
 
-class GrowsAtOnce(Lane):
-    def _adapt(self, now: float, waiting: int) -> None:
-        self._batch_spans = min(waiting, self._options.batch_spans_most)
+class GrowsWithoutABound(PacedBy):
+    class pace(Pace):
+        def adapt(self, now: float, waiting: int) -> None:
+            if waiting >= 2 * self.batch_spans:
+                self.batch_spans *= 2
 
 
-class GrowsWithEveryBatch(Lane):
-    def _adapt(self, now: float, waiting: int) -> None:
-        self._cut_at = now
-        super()._adapt(now, waiting)
+class GrowsAtOnce(PacedBy):
+    class pace(Pace):
+        def adapt(self, now: float, waiting: int) -> None:
+            self.batch_spans = min(waiting, self._most_spans)
 
 
-class NeverShrinks(Lane):
-    def _adapt(self, now: float, waiting: int) -> None:
-        before = self._batch_spans
-        super()._adapt(now, waiting)
-        self._batch_spans = max(before, self._batch_spans)
+class GrowsWithEveryBatch(PacedBy):
+    class pace(Pace):
+        def adapt(self, now: float, waiting: int) -> None:
+            self._cut_at = now
+            super().adapt(now, waiting)
+
+
+class NeverShrinks(PacedBy):
+    class pace(Pace):
+        def adapt(self, now: float, waiting: int) -> None:
+            before = self.batch_spans
+            super().adapt(now, waiting)
+            self.batch_spans = max(before, self.batch_spans)
+
+
+class NeverHeldBack(PacedBy):
+    """The loop is as late as it likes."""
+
+    class pace(Pace):
+        def is_held_back(self, in_flight: int) -> bool:
+            return False
+
+
+class HeldBackForEver(PacedBy):
+    """One request that hangs stops the rest."""
+
+    class pace(Pace):
+        def longest_linger(self, in_flight: int) -> float:
+            return math.inf if self.is_held_back(in_flight) else self._options.linger
+
+
+class HeldBackWithFullBatches(PacedBy):
+    """The lag of the loop bounds what can leave."""
+
+    class pace(Pace):
+        def is_full(self, waiting: int, size: int, in_flight: int) -> bool:
+            return not self.is_held_back(in_flight) and super().is_full(waiting, size, in_flight)
+
+
+class HeldBackInAFlush(PacedBy):
+    def take(self, now: float, lag: float = 0.0) -> Window | None:
+        if self._in_flight and lag > 0.02:
+            self.flush_to = 0
+        return super().take(now, lag)
+
+    pace = Pace
+
+
+class KnowsNoLatency(PacedBy):
+    class pace(Pace):
+        def answered(self, latency: float, *, settled: bool) -> None:
+            pass
+
+
+class LearnsFromTimeouts(PacedBy):
+    class pace(Pace):
+        def answered(self, latency: float, *, settled: bool) -> None:
+            super().answered(latency, settled=True)
 
 
 class LooksAtTheNewest(Lane):
@@ -230,7 +289,7 @@ class SplitsButNeverCuts(Lane):
 class ForgetsTheLimit(Lane):
     def _too_large(self, window: Window, result: ExportResult, now: float) -> None:
         super()._too_large(window, result, now)
-        self._batch_bytes = self._options.batch_bytes
+        self._pace.batch_bytes = self._options.batch_bytes
 
 
 class SplitsIntoSingles(Lane):

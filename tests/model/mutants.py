@@ -158,9 +158,9 @@ class StopForgetsTheRest(Lane):
 
 @lane("a batch has at most batch_bytes bytes")
 class BatchesGrowWithoutTheByteLimit(Lane):
-    def take(self, now: float) -> Window | None:
-        self._batch_bytes += 100
-        return super().take(now)
+    def take(self, now: float, lag: float = 0.0) -> Window | None:
+        self._pace.batch_bytes += 100
+        return super().take(now, lag)
 
 
 @log("nothing above a cursor is released", "take() never fails", "bytes come out as they went in")

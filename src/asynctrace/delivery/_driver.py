@@ -26,6 +26,7 @@ from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
 from ._lane import Lane, LaneState
 from ._options import DeliveryOptions
+from ._pace import Lag
 from ._tasks import AtLeastOneStep
 from ._window import Window
 
@@ -73,6 +74,8 @@ class LaneDriver:
         self._on_wait = on_wait
         self._on_broken = on_broken
         self._event = asyncio.Event()
+        self._lag = Lag()
+        self._woken_at: float | None = None
         self._flying: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None] | None = None
         self._leave_by: float | None = None
@@ -90,6 +93,8 @@ class LaneDriver:
 
     def wake(self) -> None:
         """Look again: records came, an answer came, a flush began. Only from the lane's loop."""
+        if self._woken_at is None:
+            self._woken_at = self._loop.time()
         with suppress(RuntimeError):  # the loop was closed under a request
             self._event.set()
 
@@ -110,6 +115,7 @@ class LaneDriver:
     async def _run(self) -> None:
         while not self._is_done():
             self._event.clear()
+            self._woken_at = None
             try:
                 if self._loop.time() >= self._resume_at:
                     self._launch_due()
@@ -130,7 +136,7 @@ class LaneDriver:
             return
         if self.lane.catch_up():
             self._on_progress()
-        while (window := self.lane.take(self._loop.time())) is not None:
+        while (window := self.lane.take(self._loop.time(), self._lag.seconds)) is not None:
             task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
             asyncio._unregister_task(task)
             self._flying.add(task)
@@ -149,6 +155,15 @@ class LaneDriver:
         finally:
             if timer is not None:
                 timer.cancel()
+        self._note_lag(timer)
+
+    def _note_lag(self, timer: asyncio.TimerHandle | None) -> None:
+        """How much later we run than we were woken, or than the timer was due: no wake-up is for this alone."""
+        due, self._woken_at = self._woken_at, None
+        if due is None and timer is not None:
+            due = timer.when()
+        if due is not None:
+            self._lag.note(self._loop.time() - due)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._flying.discard(task)

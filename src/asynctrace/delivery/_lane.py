@@ -38,13 +38,11 @@ from ..spanlog import ReadableLog
 from ..wire import shrink_record
 from ._lane_store import LaneStore, StoredLane
 from ._options import DeliveryOptions
+from ._pace import Pace
 from ._rejection import Rejection
 from ._window import Window, WindowState
 
 __all__ = ["Lane", "LaneState", "LaneStatistics"]
-
-_QUICK_SUCCESSION = 0.02
-"""Seconds between two full batches below which they are too small: 50 requests a second cost little, 500 do."""
 
 _NEVER = 1 << 62
 """A record number that is never reached."""
@@ -88,6 +86,8 @@ class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The byte limit of batches now; a 413 lowers it."""
     latency: float = 0.0
     """Seconds the last answered request took."""
+    lag: float = 0.0
+    """Seconds by which things ran late on the lane's event loop when it last looked, smoothed."""
     interruptions: int = 0
     """How often the lane's task was cancelled or died; it drains, or goes on, and loses nothing."""
     answers: dict[str, int] = {}
@@ -132,16 +132,13 @@ class Lane:
         self._windows: deque[Window] = deque()
         self._books = _Books()
         self._waiting_since: float | None = None
-        self._cut_at = 0.0
         self._not_before = 0.0
         self._waits_as = LaneState.IDLE
         self._deadline = 0.0
         self._asked_to_wait = False
         self._failures = 0
-        self._batch_spans = options.batch_spans
-        self._batch_bytes = options.batch_bytes
+        self._pace = Pace(options)
         self._in_flight_peak = self._requests = self._retries = 0
-        self._latency = 0.0
         self._answers: Counter[str] = Counter()
 
     # With a journal ----------------------------------------------------------------------------------------------
@@ -191,8 +188,10 @@ class Lane:
 
     # Deciding ----------------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> Window | None:
-        """The window to send now, marked as under way; None while there is nothing to send (see `wait_time()`)."""
+    def take(self, now: float, lag: float = 0.0) -> Window | None:
+        """The window to send now, marked as under way; None while there is nothing to send (see `wait_time()`). `lag`: how
+        many seconds late things run on the loop."""
+        self._pace.lag = lag
         if self.state is LaneState.STOPPED:
             return None
         self._notice_eviction()
@@ -220,7 +219,7 @@ class Lane:
         if self._is_busy():
             return None
         if self._waiting_since is not None:
-            return max(0.0, self._waiting_since + self._options.linger - now)
+            return max(0.0, self._waiting_since + self._pace.longest_linger(self._in_flight) - now)
         return None
 
     def wake_at(self, now: float) -> int:
@@ -229,7 +228,7 @@ class Lane:
             return _NEVER
         if self._waiting_since is None:
             return self._next + 1
-        return self._next + self._batch_spans
+        return self._next + self._pace.wanted(self._in_flight)
 
     @property
     def _in_flight(self) -> int:
@@ -261,7 +260,7 @@ class Lane:
 
     def answered(self, window: Window, result: ExportResult, now: float, latency: float) -> None:
         """Act on the exporter's answer for `window`."""
-        self._latency = latency
+        self._pace.answered(latency, settled=result.outcome is Outcome.SETTLED)
         if result.outcome is not Outcome.SETTLED or result.rejected:
             self._answers[result.reason or result.outcome.value] += 1
             self.last_reason = result.reason or result.outcome.value
@@ -323,8 +322,7 @@ class Lane:
     def _try_again(self, window: Window, result: ExportResult, now: float) -> None:
         if now >= self._not_before or not self._failures:  # several requests that fail together are one failure
             self._failures += 1
-        bound = min(self._options.backoff_max, self._options.backoff_initial * 2.0 ** min(self._failures - 1, 30))
-        delay = self._random() * bound
+        delay = self._random() * self._pace.backoff_bound(self._failures)
         if now < self._deadline:  # somebody gives up at the deadline: one more attempt must fit in before
             delay = min(delay, max(_SHORTEST_HURRY, (self._deadline - now) / 2))
         self.state = LaneState.BACKOFF
@@ -347,7 +345,7 @@ class Lane:
         self._works_again(now)
         size = window.size
         if window.count > 1:
-            self._batch_bytes = min(self._batch_bytes, max(_SMALLEST_PAYLOAD, size // 2))
+            self._pace.batch_bytes = min(self._pace.batch_bytes, max(_SMALLEST_PAYLOAD, size // 2))
             self._replace(window, *window.halves())
             return
         smaller = _shrunk(window, size // 2) if size > _SMALLEST_PAYLOAD else None
@@ -416,17 +414,17 @@ class Lane:
             self._waiting_since = now
         is_due = (
             self.flush_to > self._next
-            or waiting >= self._batch_spans
-            or now - self._waiting_since >= self._options.linger
-            or self._log.bytes_above(self._next) >= self._batch_bytes
+            or now - self._waiting_since >= self._pace.longest_linger(self._in_flight)
+            or self._pace.is_full(waiting, self._log.bytes_above(self._next), self._in_flight)
         )
         if not is_due:
             return None
-        self._adapt(now, waiting)
-        payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
+        pace = self._pace
+        pace.adapt(now, waiting)
+        payload, count = self._log.read(self._next, pace.batch_spans, pace.batch_bytes)
         while not count and self._next < self._log.appended:  # another thread's append evicted what we wanted
             self._notice_eviction()
-            payload, count = self._log.read(self._next, self._batch_spans, self._batch_bytes)
+            payload, count = self._log.read(self._next, pace.batch_spans, pace.batch_bytes)
         if not count:
             return None
         if not self._keep_window(self._next, count):  # the store is full until the cursor moves
@@ -438,16 +436,6 @@ class Lane:
         self._books = msgspec.structs.replace(self._books, cut=self._next)
         self._waiting_since = now if self._log.appended > self._next else None
         return window
-
-    def _adapt(self, now: float, waiting: int) -> None:
-        """Full batches in quick succession, or more than one waiting: larger ones, which cost less a span. Else: back."""
-        is_quick = waiting >= self._batch_spans and now - self._cut_at < _QUICK_SUCCESSION
-        self._cut_at = now
-        if is_quick or waiting >= 2 * self._batch_spans:
-            most = max(self._options.batch_spans, self._options.batch_spans_most)
-            self._batch_spans = min(most, self._batch_spans * 2)
-        elif waiting < self._batch_spans:
-            self._batch_spans = self._options.batch_spans
 
     def _notice_eviction(self) -> None:
         gone = self._log.next_present(self._next) - self._next
@@ -540,9 +528,10 @@ class Lane:
             retries=self._retries,
             in_flight=self._in_flight,
             in_flight_peak=self._in_flight_peak,
-            batch_spans=self._batch_spans,
-            batch_bytes=self._batch_bytes,
-            latency=self._latency,
+            batch_spans=self._pace.batch_spans,
+            batch_bytes=self._pace.batch_bytes,
+            latency=self._pace.latency,
+            lag=self._pace.lag,
             interruptions=self.interruptions,
             answers=dict(self._answers),
         )

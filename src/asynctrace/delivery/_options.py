@@ -18,17 +18,21 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     batch_spans: int = 512
-    """So many waiting spans are sent at once; under pressure up to `batch_spans_most`."""
+    """So many waiting spans are sent at once. The number doubles up to `batch_spans_most` while spans come faster than they
+    leave, because the far side is slow or the event loop is late, and falls back as soon as they do not."""
     batch_spans_most: int = 8192
     """The largest number of spans in one batch, reached while spans come faster than answers."""
     batch_bytes: int = 512 * 1024
     """Bytes of one batch; one larger span still travels alone."""
     linger: float = 1.0
-    """How long the oldest waiting span waits for others to join its batch."""
+    """How long the oldest waiting span waits for others to join its batch; on an event loop that runs late, and while a
+    request is under way, four times as long."""
     max_in_flight: int = 4
-    """Requests of one lane under way at once; they are acknowledged in order."""
+    """Requests of one lane under way at once; they are acknowledged in order. After a failure, and on a loop that runs
+    late unless batches are full, one."""
     backoff_initial: float = 1.0
-    """The first back-off is drawn between 0 and this, each further one between 0 and twice the last bound."""
+    """The first back-off is drawn between 0 and this, each further one between 0 and twice the last bound. A far side that
+    usually takes longer for an answer gets as long as that."""
     backoff_max: float = 30.0
     """The largest bound of a back-off. There is no limit on attempts: the bound of the span log decides."""
     blocked_interval: float = 30.0
