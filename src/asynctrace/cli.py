@@ -2,6 +2,8 @@
 
     serve   receive OTLP until SIGTERM or Ctrl-C      ls     the newest traces
     demo    a workload, its receipt, its trees        show   one trace as a tree
+    journal ls, show, export, recover: what processes wrote down and could not deliver
+    dead-letter ls, show, retry: what far sides refused for good
 
 `ls` and `show` read the store directly: they work with and without a running collector.
 
@@ -22,7 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ._contracts import Span
+from ._dead_letter_command import add_dead_letter
 from ._errors import AsynctraceError, ConfigurationError
+from ._journal_command import add_journal
+from ._terminal import complain, terminal_width, write, write_json, write_tree
 
 if TYPE_CHECKING:
     from .collector import SQLiteReader
@@ -34,12 +40,6 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4318
 LIST_LIMIT: Final = 20
 MAX_LIST_LIMIT: Final = 10_000
-DEFAULT_WIDTH: Final = 80
-"""Columns when the output is no terminal."""
-NARROWEST: Final = 60
-
-FALLBACKS: Final = str.maketrans(dict(zip("●◌✕⊘├└│─…µ·×", "*ox/|`|-~u.x", strict=True)))  # noqa: RUF001
-"""What stands for the characters of trees and tables where the output cannot show them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except AsynctraceError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_ls(commands.add_parser("ls", help="list the newest traces"))
     _add_show(commands.add_parser("show", help="print one trace as a tree"))
     _add_demo(commands.add_parser("demo", help="trace a workload, collect it here, and count it"))
+    add_dead_letter(commands.add_parser("dead-letter", help="what far sides refused: list, show, send it again"))
+    add_journal(commands.add_parser("journal", help="what dead processes left to be delivered: list, show, send it"))
     return parser
 
 
@@ -165,7 +167,7 @@ async def _run_collector(options: argparse.Namespace, token: str | None) -> None
             # Left at the first signal, so that a second one ends the process at once.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 print(collector.url, flush=True)
-                _complain(f"traces are kept in {directory}; Ctrl-C ends")
+                complain(f"traces are kept in {directory}; Ctrl-C ends")
                 await anext(signals)
     finally:
         store.close()
@@ -182,11 +184,11 @@ def _ls(options: argparse.Namespace) -> int:
     if options.json:
         import msgspec
 
-        _write_json(msgspec.json.encode(page))
+        write_json(msgspec.json.encode(page))
     elif page.traces:
-        _write(render_runs(page.traces, width=_width()))
+        write(render_runs(page.traces, width=terminal_width()))
     else:
-        _complain(f"no traces in {reader.directory} yet")
+        complain(f"no traces in {reader.directory} yet")
     return 0
 
 
@@ -197,10 +199,14 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         from .wire import json_request
 
-        _write_json(json_request(groups))
+        write_json(json_request(groups))
     else:
-        _write_tree(groups, details=not options.no_details)
+        write_tree(_spans_of(groups), details=not options.no_details)
     return 0
+
+
+def _spans_of(groups: Sequence[ResourceSpans]) -> list[Span]:
+    return [span for group in groups for span in group.spans]
 
 
 def _reader(options: argparse.Namespace) -> SQLiteReader:
@@ -238,56 +244,16 @@ def _demo(options: argparse.Namespace) -> int:
         if not options.keep:
             shutil.rmtree(directory, ignore_errors=True)
     for groups in result.traces:
-        _write_tree(groups)
-        _write("")
-    _write(repr(result.receipt))
-    _write(f"the collector holds {result.stored} spans of {len(result.traces)} traces")
+        write_tree(_spans_of(groups))
+        write("")
+    write(repr(result.receipt))
+    write(f"the collector holds {result.stored} spans of {len(result.traces)} traces")
     if options.keep:
-        _write(f"look again: asynctrace ls --data {directory}")
+        write(f"look again: asynctrace ls --data {directory}")
     if result.is_whole:
         return 0
-    _complain(f"{result.receipt.accepted} spans were accepted, {result.stored} are in the store")
+    complain(f"{result.receipt.accepted} spans were accepted, {result.stored} are in the store")
     return 1
-
-
-# ── output ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _write_tree(groups: Sequence[ResourceSpans], *, details: bool = True) -> None:
-    from ._tree import render_tree
-
-    spans = [span for group in groups for span in group.spans]
-    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    _write(render_tree(spans, width=_width(), color=color, details=details))
-
-
-def _width() -> int:
-    if not sys.stdout.isatty():
-        return DEFAULT_WIDTH
-    return max(NARROWEST, shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)
-
-
-def _write(text: str) -> None:
-    print(_showable(text, sys.stdout.encoding))
-
-
-def _write_json(body: bytes) -> None:
-    """JSON is UTF-8 whatever the terminal speaks (RFC 8259, 8.1)."""
-    sys.stdout.buffer.write(body + b"\n")
-
-
-def _complain(message: str) -> None:
-    print(_showable(f"asynctrace: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
-
-
-def _showable(text: str, encoding: str | None) -> str:
-    """The text with other characters where the output could not show it; its columns stay."""
-    encoding = encoding or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(FALLBACKS).encode(encoding, "replace").decode(encoding)
-    return text
 
 
 if __name__ == "__main__":

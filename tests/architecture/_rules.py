@@ -30,7 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters"},
     "testing": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters", "runtime"},
     "collector": {*BASE, "wire", "exporters", "runtime"},
-    "cli": {*BASE, "wire", "collector", "_demo"},
+    "_terminal": {"_contracts", "_tree"},
+    "_journal_command": {*BASE, "_terminal", "wire", "spanlog", "delivery", "exporters", "runtime"},
+    "_dead_letter_command": {*BASE, "_terminal", "wire", "delivery", "exporters", "runtime"},
+    "cli": {*BASE, "_terminal", "_journal_command", "_dead_letter_command", "wire", "collector", "_demo"},
     "_demo": {*BASE, "wire", "tracing", "collector", "exporters", "runtime"},
     "": {*BASE, "tracing", "spanlog", "delivery", "runtime"},
 }
@@ -51,7 +54,7 @@ FORBIDDEN_EXTERNAL: dict[str, set[str]] = {
     "_contracts": EVENT_LOOPS | OUTSIDE | LATE,
     "_tree": EVENT_LOOPS | OUTSIDE | LATE,
 }
-READS_THE_ENVIRONMENT = {"runtime", "cli", "_demo"}
+READS_THE_ENVIRONMENT = {"runtime", "cli", "_demo", "_terminal", "_journal_command", "_dead_letter_command"}
 """`collector` and `testing` are programs of their own, but they take what they need as arguments."""
 
 FORBIDDEN_WORDS = {"manager", "helper", "util", "utils", "data", "info"}

@@ -1,7 +1,7 @@
 """A look at a journal that somebody else may hold: nothing is locked, claimed or changed, not even the time of a file.
 
-Its owner may go on meanwhile. So lanes are read from copies of their files, and the records of a segment are handed out only if the
-file holds the same segment after they were copied as before.
+Its owner may go on meanwhile. So lanes are read from copies of their files, and the records of a segment are handed out
+only if the file holds the same segment after they were copied as before.
 """
 
 from __future__ import annotations
