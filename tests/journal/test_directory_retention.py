@@ -108,6 +108,26 @@ def test_a_journal_that_somebody_takes_between_looking_and_removing_stays(tmp_pa
     assert outcomes == {(True, False), (False, True)}
 
 
+@pytest.mark.parametrize(("hours", "others_go"), [(1, False), (100, True)])
+def test_the_next_does_not_go_in_the_place_of_one_that_somebody_took(
+    tmp_path: Path, hours: float, others_go: bool
+) -> None:
+    """It would not be the oldest; but what is too old goes whatever becomes of the others."""
+    oldest, second, third = (leave(tmp_path, hours + more, 10_000) for more in (3, 2, 1))
+    taken: list[JournalDirectory] = []
+
+    def take_the_second(_: JournalDirectory) -> int:
+        directory = claim(second)
+        if directory is not None:
+            taken.append(directory)
+        return 0
+
+    removed = remove_expired(tmp_path, NOW, DAY, 0, count=take_the_second)
+    assert names(removed) == ([oldest, third] if others_go else [oldest])
+    assert taken[0].is_ours()
+    taken[0].remove()
+
+
 def test_two_removers_remove_no_more_than_one_would(tmp_path: Path) -> None:
     def scenario() -> Callable[[], object]:
         for path in tmp_path.glob("*.j"):
