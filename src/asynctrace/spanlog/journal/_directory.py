@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import os
 import stat
 from pathlib import Path
 
 import msgspec
 
-from ..._errors import JournalDamaged, JournalError, JournalFromNewerVersion
+from ..._errors import JournalDamaged, JournalFromNewerVersion
 from ._files import allocate, erase, names_lock_last, sync_folder, unlink, write_new
 from ._format import LOCK_FILE, META_FILE, JournalMeta, decode_meta, encode_meta
 from ._lock import Lock
@@ -176,7 +177,9 @@ class JournalDirectory:
 
     def _check_held(self) -> None:
         if not self._lock.is_open:
-            raise JournalError(f"the journal {self.path} was released, or belongs to the process that forked this one")
+            raise OSError(
+                errno.EBADF, "the journal was released, or is that of the process that forked", str(self.path)
+            )
 
     def note_death_begins(self) -> None:
         """From now until `note_survived()` the end of this process counts as a death over this journal.
@@ -223,7 +226,7 @@ def _clear_up(hidden: Path, path: Path, lock: Lock | None) -> None:
 
 def _fill(hidden: Path, lock: Lock, meta: JournalMeta, *, sync: bool) -> None:
     if not lock.take():
-        raise JournalError(f"{hidden} was taken for a leftover while it was being created")
+        raise OSError(errno.EBUSY, "taken for a leftover while it was being created", str(hidden))
     write_new(hidden / _DEATHS, b"0", sync=sync)
     write_new(hidden / META_FILE, encode_meta(meta), sync=sync)
     if sync:
