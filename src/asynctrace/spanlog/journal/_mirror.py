@@ -13,7 +13,8 @@ Promises:
 
    A cursor is in its file before a segment that it passed is overwritten, and a record before its span ceases to be open.
 3. A disk that is full costs nothing that the memory holds: `copy()` raises, and what was not written is tried again by the
-   next. While a lane cannot be written, no segment is overwritten with newer records.
+   next. While a lane cannot be written, no segment is overwritten with newer records; while a segment cannot, what ends does
+   not cease to be open.
 4. `watch()` and `settle()` take no lock and make no system call.
 """
 
@@ -26,7 +27,7 @@ import sys
 import threading
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -62,6 +63,9 @@ _STATE: Final = slice(STATE_AT * _WORD, (STATE_AT + 1) * _WORD)
 _FREE_STATE: Final = FREE.to_bytes(_WORD, "little")
 _GENERATION: Final = slice(BLOCK_BYTES, BLOCK_BYTES + _WORD)
 """Of a lane's file; its `_STATE` is that of every file."""
+
+_Outcome = tuple[bool, list[OSError]]
+"""(whether the files have all that was to be copied, what went wrong)"""
 
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _NO_DESCRIPTOR: Final = -1
@@ -122,7 +126,7 @@ class Mirror:
     # Copying -----------------------------------------------------------------------------------------------------
 
     def copy(self) -> None:
-        """Write what has changed. Raises the first `OSError`, after having tried every file."""
+        """Write what has changed. Raises the first `OSError`, after having tried every file whose turn came."""
         if not self._lock.acquire(timeout=_PATIENCE):
             raise TimeoutError(errno.ETIMEDOUT, "the files of the journal are being written for too long")
         try:
@@ -147,31 +151,30 @@ class Mirror:
     def _copy_all(self) -> list[OSError]:
         slabs = list(self._slabs.values())
         failures = _try_each([slab.look for slab in slabs])
-        is_behind, of_lanes = self._copy_lanes()
-        failures += of_lanes
-        failures += self._copy_segments(may_replace=not is_behind)
-        failures += _try_each([slab.write for slab in slabs])
+        lanes_are_there, of_lanes = self._copy_lanes()
+        records_are_there, of_segments = self._copy_segments(may_replace=lanes_are_there)
+        failures += of_lanes + of_segments
+        if records_are_there:
+            failures += _try_each([slab.write for slab in slabs])
         return failures
 
-    def _copy_lanes(self) -> tuple[bool, list[OSError]]:
-        """(whether one of the files may lack what its lane says, why)"""
-        lanes = list(self._lanes.values())
-        done: list[bool] = []
-        failures = _try_each([partial(_note, lane.copy, done) for lane in lanes])
-        return sum(done) < len(lanes), failures
+    def _copy_lanes(self) -> _Outcome:
+        return _outcome_of([lane.copy for lane in list(self._lanes.values())])
 
-    def _copy_segments(self, *, may_replace: bool) -> list[OSError]:
+    def _copy_segments(self, *, may_replace: bool) -> _Outcome:
         while self._settling:
             self._due.add(self._settling.pop())
         self._due.intersection_update(self._segments)
         named = [(name, self._segments.get(name)) for name in self._due.union(list(self._watched))]
         found = [(name, segment) for name, segment in named if segment is not None]
         found.sort(key=lambda pair: pair[1].number)  # what is lost with the process is the newest
-        return _try_each([partial(self._copy_segment, name, segment, may_replace) for name, segment in found])
+        return _outcome_of([partial(self._copy_segment, name, segment, may_replace) for name, segment in found])
 
-    def _copy_segment(self, name: str, segment: _SegmentCopy, may_replace: bool) -> None:
-        if segment.copy(may_replace=may_replace):
+    def _copy_segment(self, name: str, segment: _SegmentCopy, may_replace: bool) -> bool:
+        is_there = segment.copy(may_replace=may_replace)
+        if is_there:
             self._due.discard(name)
+        return is_there
 
     # Its end -----------------------------------------------------------------------------------------------------
 
@@ -200,8 +203,14 @@ def _try(job: Callable[[], object]) -> OSError | None:
     return None
 
 
-def _note(job: Callable[[], bool], done: list[bool]) -> None:
-    done.append(job())
+def _outcome_of(copies: Sequence[Callable[[], bool]]) -> _Outcome:
+    there: list[bool] = []
+    failures = _try_each([partial(_note, copy, there) for copy in copies])
+    return sum(there) == len(copies), failures
+
+
+def _note(copy: Callable[[], bool], there: list[bool]) -> None:
+    there.append(copy())
 
 
 def _close_all(files: dict[str, Any], *, forcibly: bool) -> None:
