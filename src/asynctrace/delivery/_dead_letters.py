@@ -46,6 +46,7 @@ __all__ = [
     "DeadLetters",
     "FOLDER",
     "Header",
+    "encode_letter",
     "find_letters",
     "letter_name",
     "read_letter",
