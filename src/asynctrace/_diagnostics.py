@@ -15,10 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["Diagnostics"]
+__all__ = ["Diagnostics", "loading"]
 
 _INTERVAL = 60.0
 """Seconds between two lines for one event; what is held back in between is counted and told by the next line."""
+
+loading = threading.RLock()
+"""Held while structlog is imported: a fork waits for that, or its child could never import it."""
 
 
 class Diagnostics:
@@ -77,7 +80,8 @@ class Diagnostics:
 
 
 def _logger() -> Any:
-    import structlog
+    with loading:
+        import structlog
 
     if structlog.is_configured():
         return structlog.get_logger("asynctrace").bind(logger="asynctrace")

@@ -210,10 +210,10 @@ class OTLPExporter:
         with loading:
             from ._transport import Transport, ssl_context_of
 
-        settings = self._settings
-        headers = {"User-Agent": _user_agent(), "Accept-Encoding": "identity", **settings.headers}
-        tls = ssl_context_of(self._ca_file) if settings.endpoint.is_tls else None
-        return Transport(headers=headers, timeout=settings.timeout, tls=tls)
+            settings = self._settings
+            headers = {"User-Agent": _user_agent(), "Accept-Encoding": "identity", **settings.headers}
+            tls = ssl_context_of(self._ca_file) if settings.endpoint.is_tls else None
+            return Transport(headers=headers, timeout=settings.timeout, tls=tls)
 
     # its body
 
@@ -231,14 +231,16 @@ class OTLPExporter:
 
 
 def _gzip(body: bytes) -> bytes:
-    import zlib
+    with loading:
+        import zlib
 
     deflater = zlib.compressobj(LEVEL, wbits=31)
     return deflater.compress(body) + deflater.flush()
 
 
 def _zstd(body: bytes) -> bytes:
-    import zstandard
+    with loading:
+        import zstandard
 
     return zstandard.ZstdCompressor(level=LEVEL).compress(body)
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .. import _diagnostics
 from ..tracing import _placement
 from . import _registry
 
@@ -37,9 +38,9 @@ _tracers: list[Tracer] = []
 
 
 def _before() -> None:
-    loading = _lock_of_imports()
-    if loading is not None and loading.acquire(timeout=_LOADING_WAIT):
-        _held.append(loading.release)
+    for loading in _locks_of_imports():
+        if loading.acquire(timeout=_LOADING_WAIT):
+            _held.append(loading.release)
     _registry._lock.acquire()
     _held.append(_registry._lock.release)
     journal = _journal_locks()
@@ -61,10 +62,9 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     _held.clear()
-    locks: list[Any] = [_lock_of_imports(), _registry._lock, _placement._extras_lock]
+    locks: list[Any] = [*_locks_of_imports(), _registry._lock, _placement._extras_lock]
     for lock in locks:
-        if lock is not None:
-            lock._at_fork_reinit()  # as `threading` and `logging` do with theirs
+        lock._at_fork_reinit()  # as `threading` and `logging` do with theirs
     journal = _journal_locks()
     if journal is not None:
         journal.after_fork_in_child()
@@ -84,10 +84,10 @@ def _renew(tracer: Tracer) -> None:
         tracer._failed(error)
 
 
-def _lock_of_imports() -> Any:
-    """None where no exporter was loaded: then no thread of ours imports anything."""
-    aside = sys.modules.get("asynctrace.exporters._aside")
-    return getattr(aside, "loading", None)
+def _locks_of_imports() -> list[Any]:
+    """Of the modules whose threads import libraries when they need them, as far as those modules are loaded."""
+    aside: Any = sys.modules.get("asynctrace.exporters._aside")
+    return [_diagnostics.loading] if aside is None else [aside.loading, _diagnostics.loading]
 
 
 def _journal_locks() -> Any:

@@ -87,7 +87,7 @@ def _under_way_elsewhere(tracer: Tracer) -> concurrent.futures.Future[Receipt] |
 
 
 def _is_interrupted() -> bool:
-    """`KeyboardInterrupt` ends the program. A child of multiprocessing has forgotten by now what ended it (3.13 and later)."""
+    """`KeyboardInterrupt` ends the program. A child of multiprocessing has forgotten by now what ended it (CPython 3.13)."""
     process = sys.modules.get("multiprocessing.process")
     is_child = process is not None and process.parent_process() is not None
     return is_child or getattr(sys, "last_type", None) is KeyboardInterrupt
