@@ -317,7 +317,16 @@ MOST_NOTED = 248
 
 class OpenSpanNotes(Protocol):
     """Where `tracing` notes which spans are open, so that a later process can close those of a dead one. Safe from any
-    thread, a signal handler, a finaliser."""
+    thread, a signal handler, a finaliser.
+
+    The attributes are for the hot path, which does itself what `enter()` and `leave()` do: slot n has its state in
+    `words[n << 5]` and its body at byte `(n << 8) + 8` of `memory`; `states` says the state by the size of the body.
+    """
+
+    free: list[int]
+    memory: memoryview
+    words: memoryview
+    states: tuple[int, ...]
 
     def enter(self, body: bytes) -> int:
         """Note a span by its first fields, a partial OTLP `Span` message of at most `MOST_NOTED` bytes. Returns its

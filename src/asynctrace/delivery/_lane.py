@@ -476,7 +476,7 @@ class Lane:
             _add(rejected, window.rejected)
             _add(dropped, window.dropped)
         cursor = settled[-1].end
-        if self._store is not None:
+        if self._store is not None and self._store.cursor < cursor:
             self._store.move_cursor(cursor)
         for _ in settled:
             self._windows.popleft()
@@ -493,6 +493,8 @@ class Lane:
         for reason, count in window.dropped.items():
             self._store.add_run(first, count, "dropped", reason)
             first += count
+        if first > window.first:  # at once: a store has room for so many runs above its cursor
+            self._store.move_cursor(window.end)
 
     # Books -------------------------------------------------------------------------------------------------------
 

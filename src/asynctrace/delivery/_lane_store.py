@@ -13,6 +13,11 @@ __all__ = ["LaneStore", "StoredLane"]
 class LaneStore(Protocol):
     """One lane of a journal, while its process lives."""
 
+    @property
+    def cursor(self) -> int:
+        """Everything below it is settled."""
+        ...
+
     def open_window(self, first: int, count: int) -> bool:
         """These records travel together, under a key of these two numbers. False: there is no room, so they must wait."""
         ...
@@ -28,9 +33,6 @@ class LaneStore(Protocol):
 
 class StoredLane(LaneStore, Protocol):
     """One lane of a dead process: what it wrote down, and where whoever goes on with it writes."""
-
-    @property
-    def cursor(self) -> int: ...
 
     def windows(self) -> list[tuple[int, int]]:
         """(first, count) of what was being sent."""

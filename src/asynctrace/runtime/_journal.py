@@ -70,6 +70,9 @@ class Journaling:
         diagnostics: Diagnostics,
         use: Callable[[OpenSpanNotes | None], None],
     ) -> None:
+        self.free: list[int] = []  # no place: the first span comes to `enter()`
+        self.memory = self.words = memoryview(b"")
+        self.states: tuple[int, ...] = ()
         self.choice = "not opened yet"
         """Which way spans are kept, and why."""
         self.journal: Journal | None = None

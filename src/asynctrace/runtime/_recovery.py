@@ -205,7 +205,10 @@ class Recovery:
         ours = [(name, exporter) for name, exporter in self._exporters if not names or name in names]
         if ours:
             await self._send(orphan, ours)
-        is_done = all(orphan.lane_file(name).cursor >= orphan.appended for name in names or dict(ours))
+        if orphan.unclosed:  # the disk was full: there may be room now
+            orphan.close_open_spans()
+        lanes = names or dict(ours)
+        is_done = not orphan.unclosed and all(orphan.lane_file(name).cursor >= orphan.appended for name in lanes)
         if not is_done and not ours:
             self._passed_by.add(path)  # its lanes are not ours: it waits for a process that has them, or its age
         return is_done

@@ -133,9 +133,20 @@ class ComponentTraceContext:
         if len(recent) >= 64:  # MOST_RECENT
             recorder._open.sift()
         component_var.set(self)
-        self._start = recorder._monotonic_ns()
-        if recorder._slab is not None:
-            self._note_open()
+        self._start = start = recorder._monotonic_ns()
+        slab = recorder._slab
+        if slab is not None:
+            # As in `OpenSlab.enter()`, without two calls, which cost a quarter of it.
+            body = b"".join([self._head, self._id, self._shape.encoded, _pack_start(start + self._offset)])
+            size = len(body)
+            try:
+                state = slab.states[size]
+                self._slot = slot = slab.free.pop()
+                at = (slot << 8) + 8
+                slab.memory[at : at + size] = body
+                slab.words[slot << 5] = state
+            except Exception:  # noqa: BLE001  (no room, a long body, the first span of all)
+                self._note_open()
         return self
 
     async def __aexit__(
@@ -164,8 +175,15 @@ class ComponentTraceContext:
             record = self._leave(exc)
         if record is not None and not recorder._append_nowait(record):
             await recorder._append_waiting(record, exc)
-        if recorder._slab is not None:
-            recorder._slab.leave(self._slot)
+        slab = recorder._slab
+        if slab is not None:
+            slot, self._slot = self._slot, -1  # once: the place may be another span's by the next time
+            try:  # as in `OpenSlab.leave()`
+                if slot > 0:
+                    slab.words[slot << 5] = 0
+                    slab.free.append(slot)
+            except IndexError:  # it was closed meanwhile
+                return
 
     def __enter__(self) -> ComponentTraceContext:
         return self._enter()
@@ -288,7 +306,14 @@ class ComponentTraceContext:
         if record is not None and not recorder._append_nowait(record):
             recorder._sink.append_sync(record)
         if recorder._slab is not None:
-            recorder._slab.leave(self._slot)
+            self._forget_open()
+
+    def _forget_open(self) -> None:
+        """Its record is stored, or counted as lost. Once: the place may be another span's by the next time."""
+        slab, slot = self._recorder._slab, self._slot
+        self._slot = -1
+        if slab is not None:
+            slab.leave(slot)
 
     def _note_open(self) -> None:
         """Write down, for whoever comes after this process, that the span is open."""

@@ -152,7 +152,7 @@ class TraceContext:
             if not recorder._append_nowait(record):
                 await recorder._append_waiting(record, exc)
             if recorder._slab is not None:
-                recorder._slab.leave(self._root._slot)
+                self._root._forget_open()
 
     def __enter__(self) -> TraceContext:
         return self._enter()

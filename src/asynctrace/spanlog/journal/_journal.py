@@ -99,10 +99,8 @@ class Journal:
     def take(self, size: int, base: int) -> FileSegment | None:
         """A file for records from number `base` on; None when there can be none now, and it will be told."""
         try:
-            if size <= self._segment_bytes and self._ready:
-                segment = self._ready.pop()
-            else:
-                segment = self._new_spare(size)
+            is_ready = size <= self._segment_bytes and self._ready
+            segment = self._ready.pop() if is_ready else self._new_spare(size)
         except (OSError, ValueError) as error:
             self._keeper.tell(error)
             return None

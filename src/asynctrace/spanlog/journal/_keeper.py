@@ -98,7 +98,7 @@ class Keeper:
 
     def _run(self) -> None:
         while self._step():
-            self._attempt(self._do_regular_work)
+            self._attempt(self._look_after)
 
     def _step(self) -> bool:
         try:
@@ -126,7 +126,7 @@ class Keeper:
         self._journal.troubles[what] += 1
         self._on_trouble(what, error)
 
-    def _do_regular_work(self) -> None:
+    def _look_after(self) -> None:
         if self._mirror is not None:
             self._mirror.copy()
         now = self._time_ns()
@@ -148,6 +148,8 @@ class Keeper:
 
     def _look_at_retired(self) -> None:
         """A segment that a request still holds a view of is looked at again later."""
+        if self._sync is not None and self._retired:
+            self._sync_lanes()  # the cursors that passed it must not be older on the disk than what comes in its place
         for _ in range(len(self._retired)):
             segment = self._retired.popleft()
             if not self._journal.use_anew(segment):
@@ -159,6 +161,9 @@ class Keeper:
         for segment, used in self._log.segments():
             if isinstance(segment, FileSegment):
                 segment.sync(used)
+        self._sync_lanes()
+
+    def _sync_lanes(self) -> None:
         for lane in self._journal.lanes.values():
             lane.sync()
         if self._mirror is not None:

@@ -261,6 +261,10 @@ class MirroredLane:
         self.add_run = lane.add_run
         self.move_cursor = lane.move_cursor
 
+    @property
+    def cursor(self) -> int:
+        return self._lane.cursor
+
     def open_window(self, first: int, count: int) -> bool:
         """See `LaneFile.open_window()`. A file that cannot be written stops nobody from sending: a copy tells of it."""
         opened = self._lane.open_window(first, count)

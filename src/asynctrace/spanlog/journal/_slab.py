@@ -119,6 +119,7 @@ class OpenSlab:
         "free",
         "memory",
         "on_needs_room",
+        "states",
         "unnoted",
         "words",
     )
@@ -136,6 +137,7 @@ class OpenSlab:
         """The bytes of the file."""
         self.words = self.memory
         """The same as 8-byte words."""
+        self.states = STATE_WORDS
         self.unnoted = 0
         """How often `enter()` found no room."""
         self.on_needs_room: Callable[[], object] = _nobody
