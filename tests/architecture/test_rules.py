@@ -36,6 +36,7 @@ PUBLIC_MODULES = [
     "asynctrace.exporters",
     "asynctrace.runtime",
     "asynctrace.spanlog",
+    "asynctrace.spanlog.journal",
     "asynctrace.testing",
     "asynctrace.tracing",
     "asynctrace.wire",

@@ -112,19 +112,19 @@ def deliver_at_the_end_of_a_child() -> None:
     A child throws away the finalizers that it inherited when it begins, so ours is made after that, by a callback that
     runs there.
     """
-    util = sys.modules.get("multiprocessing.util")
-    if util is None or util in _has_told:
+    finalizing = sys.modules.get("multiprocessing.util")
+    if finalizing is None or finalizing in _has_told:
         return
-    _has_told.append(util)
-    util.register_after_fork(_anchor, _finalize)
+    _has_told.append(finalizing)
+    finalizing.register_after_fork(_anchor, _finalize)
     process: Any = sys.modules["multiprocessing.process"]
     if process.parent_process() is not None or hasattr(process.current_process(), "_inheriting"):
         _finalize(_anchor)  # the child has begun; a spawned one, which imports its program now, throws nothing away
 
 
 def _finalize(_: object) -> None:
-    util: Any = sys.modules["multiprocessing.util"]
-    util.Finalize(None, _registry.deliver_at_exit, exitpriority=_AFTER_ALL_OTHERS)
+    finalizing: Any = sys.modules["multiprocessing.util"]
+    finalizing.Finalize(None, _registry.deliver_at_exit, exitpriority=_AFTER_ALL_OTHERS)
 
 
 if hasattr(os, "register_at_fork"):

@@ -25,10 +25,10 @@ import msgspec
 from ..._contracts import Span, StatusCode
 from ..._errors import JournalDamaged, JournalError, WireError
 from ...wire import decode_records, decode_span, encode_attribute, encode_status, frame
-from ._contents import HeldSegment, JournalContents, JournalFiles, existing_file, id_bytes, open_segment
+from ._contents import HeldSegment, JournalContents, JournalFiles, existing_file, open_segment
 from ._directory import JournalDirectory
 from ._files import sync_folder
-from ._format import segment_file, segment_index
+from ._format import id_bytes, segment_file, segment_index
 from ._segment_file import FileSegment
 from ._segment_reader import ReadSegment
 from ._slab import SlabReading, clear_slab, inspect_slab

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..._errors import JournalDamaged, JournalError
-from ._format import JournalMeta, lane_of, segment_index
+from ._format import JournalMeta, id_bytes, lane_of, segment_index
 from ._lane_file import LaneFile
 from ._segment_reader import ReadSegment, Trust, read_segment
 
@@ -33,13 +33,9 @@ __all__ = [
     "JournalContents",
     "JournalFiles",
     "existing_file",
-    "id_bytes",
     "open_segment",
     "read_contents",
 ]
-
-
-_ID_BYTES = 16
 
 
 class JournalFiles(Protocol):
@@ -194,14 +190,3 @@ def existing_file(files: JournalFiles, name: str, *, write: bool = False) -> int
     except OSError as error:
         raise JournalDamaged(f"{name} cannot be opened: {error.strerror}") from error
     raise JournalDamaged(f"{name} is not a plain file")
-
-
-def id_bytes(meta: JournalMeta) -> bytes:
-    """The journal's id as the headers of its files hold it. Raises `JournalDamaged` for what is no UUID."""
-    try:
-        found = bytes.fromhex(meta.journal_id.replace("-", ""))
-    except ValueError:
-        found = b""
-    if len(found) != _ID_BYTES:
-        raise JournalDamaged(f"{meta.journal_id!r:.80} is no journal id")
-    return found

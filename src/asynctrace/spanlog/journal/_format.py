@@ -61,6 +61,7 @@ __all__ = [
     "decode_meta",
     "encode_meta",
     "header_crc",
+    "id_bytes",
     "lane_file",
     "lane_of",
     "mark_crc",
@@ -96,6 +97,7 @@ MARKS_AT: Final = (1024 // 8, 1536 // 8)
 LOCK_FILE: Final = "lock"
 META_FILE: Final = "meta"
 
+_ID_BYTES = 16
 _LONGEST_LANE = 200
 """Characters of a quoted lane name in a file name, which most file systems bound at 255 bytes."""
 
@@ -154,6 +156,17 @@ def decode_meta(content: bytes) -> JournalMeta:
         return msgspec.json.decode(line, type=JournalMeta)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JournalDamaged(f"the file `meta` is damaged: {error}") from error
+
+
+def id_bytes(meta: JournalMeta) -> bytes:
+    """The journal's id as the headers of its files hold it. Raises `JournalDamaged` for what is no UUID."""
+    try:
+        found = bytes.fromhex(meta.journal_id.replace("-", ""))
+    except ValueError:
+        found = b""
+    if len(found) != _ID_BYTES:
+        raise JournalDamaged(f"{meta.journal_id!r:.80} is no journal id")
+    return found
 
 
 def segment_file(index: int) -> str:

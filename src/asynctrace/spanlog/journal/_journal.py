@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from .._segment import whole_words
 from ._directory import JournalDirectory
-from ._format import lane_file, segment_file
+from ._format import id_bytes, lane_file, segment_file
 from ._keeper import Keeper
 from ._lane_file import LANE_FILE_BYTES, LaneFile
 from ._mirror import Mirror, MirroredLane
@@ -56,7 +55,7 @@ class Journal:
         self.directory = directory
         self.troubles: Counter[str] = Counter()
         """Errors of the file system, by kind: `disk_full`, `deleted`, …"""
-        self._id = UUID(directory.journal_id).bytes
+        self._id = id_bytes(directory.meta)
         self._mirror = None if is_mapped else Mirror(directory.open_file)
         self._open_file = directory.open_file if self._mirror is None else self._mirror.open_file
         self._segment_bytes = segment_bytes

@@ -36,8 +36,8 @@ from ._closing import (
     store_lost,
     stored_among,
 )
-from ._contents import HeldSegment, JournalContents, existing_file, id_bytes, read_contents
-from ._format import lane_file
+from ._contents import HeldSegment, JournalContents, existing_file, read_contents
+from ._format import id_bytes, lane_file
 from ._lane_file import LANE_FILE_BYTES, LaneFile
 
 if TYPE_CHECKING:
