@@ -24,6 +24,7 @@ from asynctrace.delivery import _dead_letters as module
 from asynctrace.delivery._dead_letters import DeadLetterError, find_letters, letter_name, read_letter
 from asynctrace.delivery._rejection import Rejection
 from asynctrace.exporters import MemoryExporter, OTLPExporter
+from asynctrace.runtime import _parts
 from asynctrace.testing import FaultServer
 from asynctrace.testing._faults import PartialSuccess, RejectWhen, TooLargeOver
 from asynctrace.wire import decode_records
@@ -462,6 +463,6 @@ def test_a_writer_that_needs_its_thread_is_caught(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.anyio
 async def test_a_tracer_without_dead_letters_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tracer, "_make_dead_letters", lambda tracer, settings: None)
+    monkeypatch.setattr(_parts, "_make_dead_letters", lambda settings: None)
     with pytest.raises(BROKEN):
         await check_each_culprit_is_kept(Tracer, tmp_path / "state")

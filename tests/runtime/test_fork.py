@@ -281,14 +281,14 @@ FAULTS = {
         "_home.Home.forget_in_child = close",
     },
     check_a_child_is_somebody_else: {
-        "keeps the ids": "from asynctrace.runtime import _tracer\n"
-        "same = _tracer.RandomIds()\n_tracer.RandomIds = lambda: same",
-        "keeps the resource": "from asynctrace.runtime import _tracer\n"
-        "made = _tracer.make_resource\nfirst = []\n"
+        "keeps the ids": "from asynctrace.runtime import _parts\n"
+        "same = _parts.RandomIds()\n_parts.RandomIds = lambda: same",
+        "keeps the resource": "from asynctrace.runtime import _parts\n"
+        "made = _parts.make_resource\nfirst = []\n"
         "def make_resource(*given):\n"
         "    first.append(made(*given))\n"
         "    return first[0]\n"
-        "_tracer.make_resource = make_resource",
+        "_parts.make_resource = make_resource",
     },
     check_forks_while_others_append: {
         "leaves its locks to whoever had them": "from asynctrace.spanlog import SpanLog\n"

@@ -98,7 +98,7 @@ class Delivery:
         self._told_losses = 0
         self._losses = Losses(origin, dead_letters, callbacks)
         self._losses.watch(lane for lane, _ in self._lanes)
-        self._is_kept = False
+        self._is_kept = self._is_resumed = False
 
     # With a journal ----------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Delivery:
         """Go on where the lanes of a dead process stood. Before anything else."""
         for lane, _ in self._lanes:
             lane.resume(stores[lane.name])
-        self._is_kept = True
+        self._is_kept = self._is_resumed = True
         receipt = self.receipt()
         self._told_losses = receipt.dropped + receipt.rejected  # told by the process that had them
         self._losses.pass_over(receipt, {})
@@ -304,6 +304,8 @@ class Delivery:
             lane.stop(reason, keep=self._is_kept)
         receipt = self.receipt()
         self._told_losses = receipt.dropped + receipt.rejected  # the shutdown tells of them, once
+        if not self._is_resumed:  # what a dead process spooled, stays spooled
+            self._losses.tell_spooled(receipt)
         self._progressed()
 
     async def _close_exporters(self, close_timeout: float) -> None:

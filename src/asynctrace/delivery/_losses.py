@@ -61,6 +61,14 @@ class Losses:
         """What is in `receipt` was told by another process."""
         self._news(_dropped(receipt, refused))
 
+    def tell_spooled(self, receipt: Receipt) -> None:
+        """Tell of what each lane leaves in the journal."""
+        for name, lane in receipt.lanes.items():
+            if self._callbacks is not None and lane.spooled:
+                self._callbacks.tell(
+                    DeliveryNotice(kind="spool", lane=name, count=lane.spooled, journal_id=self._origin.log_id)
+                )
+
     async def wait_until_told(self, timeout: float) -> None:
         """Return when every letter is written and every callback was called, or after `timeout` seconds."""
         end = asyncio.get_running_loop().time() + timeout

@@ -65,6 +65,7 @@ class Journaling:
         origin: Origin,
         log: JournalLog,
         delivery: Delivery,
+        recovery: Recovery,
         lanes: Sequence[str],
         time_ns: Callable[[], int],
         diagnostics: Diagnostics,
@@ -76,12 +77,12 @@ class Journaling:
         self.choice = "not opened yet"
         """Which way spans are kept, and why."""
         self.journal: Journal | None = None
-        self.recovery: Recovery | None = None
         self._settings = settings
         self._service = service
         self._origin = origin
         self._log = log
         self._delivery = delivery
+        self._recovery = recovery
         self._lanes = lanes
         self._time_ns = time_ns
         self._diagnostics = diagnostics
@@ -131,13 +132,13 @@ class Journaling:
 
     def moved_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """The lanes are at home in `loop`: what dead processes left is delivered there too."""
-        if self.journal is not None and self.recovery is not None:
-            self.recovery.move_in(loop)
+        if self.journal is not None:
+            self._recovery.move_in(loop)
 
     @property
     def recovered(self) -> int:
         """Spans of dead processes that were delivered by this one."""
-        return 0 if self.recovery is None else self.recovery.recovered
+        return self._recovery.recovered
 
     def statistics(self) -> dict[str, Any]:
         """Fields of `Statistics`."""
@@ -152,8 +153,7 @@ class Journaling:
 
     async def finish_recovery(self, seconds: float) -> None:
         """End the recovery of other journals, for at most `seconds`."""
-        if self.recovery is not None:
-            await self.recovery.finish(seconds)
+        await self._recovery.finish(seconds)
 
     def end(self) -> None:
         """The lanes have stopped: remove the journal if nothing is left in it, else leave it to the next process."""

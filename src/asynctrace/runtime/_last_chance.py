@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..delivery import Outside
+from ..delivery import DeadLetters, Outside
 from . import _registry
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ class _Ending:
         self._outside.finish("shutdown", max(_GRACE, min(_CLOSE_TIMEOUT, self.remaining())))
         self.tracer._is_over(self._outcome)
 
+    def tell(self) -> None:
+        """What the lanes' loop had no time to write and to call."""
+        if self.tracer._dead_letters is not None:
+            self.tracer._dead_letters.write_waiting()
+        if self.tracer._callbacks is not None:
+            self.tracer._callbacks.tell_here()
+
 
 def _under_way_elsewhere(tracer: Tracer) -> concurrent.futures.Future[Receipt] | None:
     """The outcome of a shutdown that another thread's loop is at; a loop that stands still ends nothing any more."""
@@ -118,6 +125,8 @@ def end_here(tracers: Iterable[Tracer], seconds: float | None = None) -> None:
             _registry.shut_down_privately([ending.tracer for ending in here], seconds)
         for ending in elsewhere:
             ending.complete()
+        for ending in elsewhere:
+            ending.tell()
 
 
 def give_up(tracers: Iterable[Tracer]) -> None:
@@ -138,7 +147,7 @@ def _alone() -> Iterator[None]:
     aside = sys.modules.get("asynctrace.exporters._aside")  # where it is not loaded, no exporter starts any
     _places += 1
     try:
-        with nullcontext() if aside is None else aside.in_place():
+        with nullcontext() if aside is None else aside.in_place(), DeadLetters.in_place():
             yield
     finally:
         _places -= 1

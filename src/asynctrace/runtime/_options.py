@@ -41,7 +41,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     when_full: WhenFull
     exporters: Sequence[tuple[str, Exporter]]
     delivery: DeliveryOptions
+    service: str
     resource: Mapping[str, AttributeValue]
+    resource_of_environment: Mapping[str, str]
     ids: IdSource | None
     diagnostics: Diagnostics
     clock: Clock

@@ -6,8 +6,9 @@
 Promises:
 
 1. One journal at a time, in fewer requests than the living lanes may have under way.
-2. The keys of its requests are the old ones, the resource is the recorded one, the exporter is that of the same lane name.
-3. What cannot be delivered stays, whole, for whoever comes next; after `max_age`, or beyond `capacity_bytes`, the oldest goes.
+2. The keys of its requests are the old ones, the resource is the recorded one, the exporter that of the same lane name.
+3. What cannot be delivered stays, whole, for whoever comes next. After `max_age`, or beyond `capacity_bytes`, the oldest
+   goes.
 4. A journal over which three processes died is put aside. One of a newer version is left alone.
 5. A loop that ends lets the pass under way finish, for as long as its own lanes may drain.
 """
@@ -26,7 +27,7 @@ import msgspec
 from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
 from .._errors import AsynctraceError
-from ..delivery import Delivery, DeliveryOptions, Origin, create_patient_task
+from ..delivery import Callbacks, Delivery, DeliveryNotice, DeliveryOptions, Origin, create_patient_task
 from ..exporters._aside import run_aside
 from ._journal import JournalSettings, boot_id
 
@@ -51,25 +52,27 @@ class Recovery:
         settings: JournalSettings,
         service: str,
         exporters: Sequence[tuple[str, Exporter]],
+        make_delivery: Callable[..., Delivery],
         *,
         options: DeliveryOptions,
         drain_timeout: float,
         diagnostics: Diagnostics,
         time_ns: Callable[[], int],
         new_context: Callable[[], Context],
-        on_recover: Callable[[str, int], None],
+        callbacks: Callbacks | None,
     ) -> None:
         self.recovered = 0
         """Spans of dead processes that were delivered by this one."""
         self._settings = settings
         self._service = service
         self._exporters = [(name, _Borrowed(exporter)) for name, exporter in exporters]
+        self._make_delivery = make_delivery
         self._options = msgspec.structs.replace(options, max_in_flight=max(1, options.max_in_flight // 2))
         self._drain_timeout = drain_timeout
         self._diagnostics = diagnostics
         self._time_ns = time_ns
         self._new_context = new_context
-        self._on_recover = on_recover
+        self._callbacks = callbacks
         self._passed_by: set[Path] = set()
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
@@ -122,7 +125,7 @@ class Recovery:
             interval = _PASS_INTERVAL
             try:
                 interval = await self._pass()
-            except (AsynctraceError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  (supervised: a defect of ours must not end recovery)
                 self._diagnostics.warning("runtime.recovery_failed", error=repr(error)[:300])
             if leave.is_set():
                 return
@@ -214,16 +217,8 @@ class Recovery:
         return is_done
 
     async def _send(self, orphan: OrphanLog, exporters: Sequence[tuple[str, Exporter]]) -> None:
-        delivery = Delivery(
-            orphan,
-            exporters,
-            options=self._options,
-            origin=Origin.recorded(orphan.journal_id, orphan.resource_bytes, orphan.scope_bytes),
-            drain_timeout=self._drain_timeout,
-            diagnostics=self._diagnostics,
-            random=random.random,
-            new_context=self._new_context,
-        )
+        origin = Origin.recorded(orphan.journal_id, orphan.resource_bytes, orphan.scope_bytes)
+        delivery = self._make_delivery(orphan, exporters, origin, options=self._options)
         delivery.resume({name: orphan.lane_file(name) for name, _ in exporters})
         before = delivery.receipt()
         try:
@@ -240,7 +235,8 @@ class Recovery:
             self._diagnostics.info(
                 "runtime.recovered", spans=count, lost=orphan.lost, corrupt=orphan.corrupt, journal=orphan.journal_id
             )
-            self._on_recover(orphan.journal_id, count)
+            if self._callbacks is not None:
+                self._callbacks.tell(DeliveryNotice(kind="recover", count=count, journal_id=orphan.journal_id))
 
 
 class _Borrowed:

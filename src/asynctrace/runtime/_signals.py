@@ -130,7 +130,7 @@ class SignalHandlers:
     # On a loop ---------------------------------------------------------------------------------------------------
 
     def _drain_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        from ._tracer import lane_context
+        from ._parts import lane_context
 
         self._loop = loop
         work = create_stubborn_task(self._drain(), context=lane_context(), name="asynctrace signal")

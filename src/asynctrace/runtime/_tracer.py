@@ -12,43 +12,33 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Mapping, Sequence
-from contextvars import Context
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal
-from uuid import uuid4
-from weakref import ref
+from typing import Literal
 
 import msgspec
 
-from .._contracts import AttributeValue, Clock, Exporter, IdSource, OpenSpanNotes, Receipt, Scope
+from .._contracts import AttributeValue, Clock, Exporter, IdSource, Receipt
 from .._diagnostics import Diagnostics
 from .._errors import DeliveryError, DeliveryTimeout, MisuseError
 from ..delivery import (
-    Callbacks,
-    DeadLetters,
-    Delivery,
     DeliveryOptions,
     LaneStatistics,
     NoticeCallback,
-    Origin,
     create_stubborn_task,
 )
 from ..spanlog import SpanLog, WhenFull
 from ..tracing import ALWAYS_OFF, ComponentTraceContext, Limits, MaskOption, Recorder, Sampler
 from ..tracing._component import ENDED
 from ..tracing._open_spans import OpenSpans
-from ..tracing._scope import SUPPRESSED, component_var
 from . import _fork, _registry
 from ._environment import read_environment
-from ._journal import Journaling, make_log
 from ._loops import run_privately
 from ._options import (
     Settings,
     callbacks_of,
     check_seam,
     check_types,
-    dead_letters_in,
     exporters_of,
     journal_of,
     named,
@@ -57,8 +47,8 @@ from ._options import (
     seconds,
     whole,
 )
-from ._resource import SDK_VERSION, make_resource
-from ._sources import RandomIds, SystemClock
+from ._parts import lane_context, make_parts
+from ._sources import SystemClock
 
 __all__ = ["Statistics", "Tracer"]
 
@@ -112,7 +102,6 @@ class Tracer(Recorder):
         "_callbacks",
         "_dead_letters",
         "_delivery",
-        "_environment",
         "_ids",
         "_is_default",
         "_journaling",
@@ -153,7 +142,7 @@ class Tracer(Recorder):
         check_seam("sampler", sampler, "is_sampled")
         check_seam("clock", clock, "time_ns", "monotonic_ns")
         check_seam("ids", ids, "trace_id", "span_id")
-        self._environment = environment = read_environment()
+        environment = read_environment()
         self.service = service or named_in(resource) or environment.service or "unknown_service"
         self._shutdown_timeout = seconds("shutdown_timeout", shutdown_timeout)
         clock = clock or SystemClock()
@@ -166,7 +155,9 @@ class Tracer(Recorder):
             when_full=policy,
             exporters=named(exporters_of(exporters, environment, clock)),
             delivery=delivery or DeliveryOptions(),
+            service=self.service,
             resource=resource or {},
+            resource_of_environment=environment.resource,
             ids=ids,
             diagnostics=Diagnostics(clock.monotonic_ns),
             clock=clock,
@@ -188,115 +179,23 @@ class Tracer(Recorder):
         _fork.deliver_at_the_end_of_a_child()
 
     def _own(self) -> SpanLog:
-        """Make what belongs to this process and to no other: log, lanes, resource, randomness. A forked child calls it
+        """Make what belongs to this process and to no other: log, lanes, journal, randomness. A forked child calls it
         again, before any other code of the child runs."""
-        settings = self._settings
-        self._ids = settings.ids or RandomIds()
-        resource = make_resource(self.service, settings.resource, self._environment.resource)
-        origin = Origin.of(str(uuid4()), resource, Scope(name="asynctrace", version=SDK_VERSION))
-        self._log = make_log(
-            settings.journal,
-            capacity_bytes=settings.capacity_bytes,
-            capacity_spans=settings.capacity_spans,
-            when_full=settings.when_full,
-            on_ready=_weakly(self),
-        )
-        self._callbacks = self._make_callbacks(settings)
-        self._dead_letters = self._make_dead_letters(settings)
-        self._delivery = Delivery(
-            self._log,
-            settings.exporters,
-            options=settings.delivery,
-            origin=origin,
-            drain_timeout=self._shutdown_timeout,
-            diagnostics=settings.diagnostics,
-            random=RandomIds()._random.random,
-            new_context=lane_context,
-            on_home=self._moved_in,
-            dead_letters=self._dead_letters,
-            callbacks=self._callbacks,
-        )
-        self._journaling = self._make_journaling(settings, origin)
+        parts = make_parts(self, self._settings, self._shutdown_timeout)
+        self._ids, self._log, self._delivery, self._journaling = parts.ids, parts.log, parts.delivery, parts.journaling
+        self._callbacks, self._dead_letters = parts.callbacks, parts.dead_letters
         self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
         return self._log
 
-    def _make_callbacks(self, settings: Settings) -> Callbacks | None:
-        if not settings.callbacks:
-            return None
-        reference = ref(self)
-
-        def failed(error: BaseException) -> None:
-            tracer = reference()
-            if tracer is not None:
-                tracer._count_error(error)
-
-        given = settings.callbacks
-        return Callbacks(
-            on_drop=given.get("on_drop"),
-            on_reject=given.get("on_reject"),
-            on_spool=given.get("on_spool"),
-            on_recover=given.get("on_recover"),
-            diagnostics=settings.diagnostics,
-            on_error=failed,
-            new_context=lane_context,
-        )
-
-    def _make_dead_letters(self, settings: Settings) -> DeadLetters | None:
-        """In the state directory of the journal; none where everything is kept in memory."""
-        if settings.journal is None:
-            return None
-        return DeadLetters(
-            dead_letters_in(settings.journal.state, self.service),
-            service=self.service,
-            time_ns=settings.clock.time_ns,
-            diagnostics=settings.diagnostics,
-        )
-
-    def _make_journaling(self, settings: Settings, origin: Origin) -> Journaling | None:
-        if settings.journal is None:
-            return None
-        from ._recovery import Recovery
-
-        reference = ref(self)
-
-        def use(slab: OpenSpanNotes | None) -> None:
-            tracer = reference()
-            if tracer is not None:
-                tracer._slab = slab
-
-        journaling = Journaling(
-            settings.journal,
-            service=self.service,
-            origin=origin,
-            log=self._log,  # type: ignore[arg-type]
-            delivery=self._delivery,
-            lanes=[name for name, _ in settings.exporters],
-            time_ns=settings.clock.time_ns,
-            diagnostics=settings.diagnostics,
-            use=use,
-        )
-        journaling.recovery = Recovery(
-            settings.journal,
-            self.service,
-            settings.exporters,
-            options=settings.delivery,
-            drain_timeout=self._shutdown_timeout,
-            diagnostics=settings.diagnostics,
-            time_ns=settings.clock.time_ns,
-            new_context=lane_context,
-            on_recover=lambda journal_id, count: None,
-        )
-        return journaling
-
-    def _moved_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._journaling is not None:
-            self._journaling.moved_in(loop)
-
     def _open_journal(self) -> None:
         if self._journaling is not None:
             self._journaling.open()
+
+    def _leave_journal(self) -> None:
+        if self._journaling is not None:
+            self._journaling.end()
 
     # Starting ----------------------------------------------------------------------------------------------------
 
@@ -444,8 +343,7 @@ class Tracer(Recorder):
     def _is_over(self, outcome: concurrent.futures.Future[Receipt]) -> None:
         """Leave the journal, tell those who wait, and once whoever reads the log."""
         _registry.remove(self)
-        if self._journaling is not None:
-            self._journaling.end()
+        self._leave_journal()
         receipt = self.receipt()
         if outcome.done():
             return
@@ -539,25 +437,3 @@ class Tracer(Recorder):
 
     def _latest(self) -> Recorder:
         return _registry.default_tracer() if self._is_default else self
-
-
-# Options ---------------------------------------------------------------------------------------------------------
-
-
-def _weakly(tracer: Tracer) -> Any:
-    """The log's callback; `Tracer._delivery` does not exist yet when the log is made."""
-    reference = ref(tracer)
-
-    def on_ready() -> None:
-        alive = reference()
-        if alive is not None:
-            alive._delivery.on_ready()
-
-    return on_ready
-
-
-def lane_context() -> Context:
-    """An empty context in which nothing is traced."""
-    context = Context()
-    context.run(component_var.set, SUPPRESSED)
-    return context
