@@ -2,10 +2,10 @@
 
     wire/         the OTLP bytes: encode a span, scan records, decode        (knows no other folder)
     tracing/      1  where spans are made: runs, components, capture, masking, sampling
-    spanlog/      2  where spans wait: segments, bounds, cursors
+    spanlog/      2  where spans wait: segments, bounds, cursors; the journal, which outlives the process
     delivery/     3  who moves them: lanes, batching, retry, receipts
     exporters/    4  where they leave: OTLP, console, file, memory
-    runtime/      assembly: the tracer's life, event loops, the environment, the exit
+    runtime/      assembly: the tracer's life, event loops, forks, signals, the environment, the exit
     testing/      the kit for tests of traced programs: captured spans, clocks, ids, a backend that fails
     collector/    another program with the same stages: receive, queue, store
     cli.py        the command `asynctrace`
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         ConfigurationError,
         DeliveryError,
         DeliveryTimeout,
+        JournalDamaged,
+        JournalError,
+        JournalFromNewerVersion,
         MisuseError,
         SpansLost,
         WireError,
@@ -145,6 +148,9 @@ __all__ = [
     "DeliveryError",
     "DeliveryTimeout",
     "SpansLost",
+    "JournalError",
+    "JournalDamaged",
+    "JournalFromNewerVersion",
     "WireError",
     "__version__",
 ]
@@ -173,6 +179,9 @@ _NAMES = {
         "ConfigurationError",
         "DeliveryError",
         "DeliveryTimeout",
+        "JournalDamaged",
+        "JournalError",
+        "JournalFromNewerVersion",
         "MisuseError",
         "SpansLost",
         "WireError",

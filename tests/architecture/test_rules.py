@@ -226,6 +226,16 @@ def test_a_tracer_that_sends_nothing_loads_nothing_heavy() -> None:
     assert loaded & LATE == set()
 
 
+def test_a_tracer_without_a_journal_loads_nothing_of_one() -> None:
+    loaded = modules_after("import asynctrace; asynctrace.Tracer(exporters=[], journal=False)")
+    assert {name for name in loaded if name.startswith("asynctrace.spanlog.journal")} == set()
+
+
+def test_a_tracer_that_loads_the_journal_is_noticed() -> None:
+    loaded = modules_after("import asynctrace; asynctrace.Tracer(exporters=[], journal='state')")
+    assert "asynctrace.spanlog.journal" in loaded
+
+
 @pytest.mark.parametrize("name", ["aiohttp", "structlog"])
 def test_a_heavy_import_would_be_noticed(name: str) -> None:
     loaded = modules_after(f"import asynctrace, {name}")

@@ -6,8 +6,10 @@ needed is one itself.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, Literal, assert_type
 
 import asynctrace
 from asynctrace import (
@@ -19,6 +21,7 @@ from asynctrace import (
     ComponentTraceContext,
     ConfigurationError,
     DeliveryError,
+    DeliveryNotice,
     DeliveryOptions,
     DeliveryTimeout,
     DropNewest,
@@ -27,6 +30,9 @@ from asynctrace import (
     Exporter,
     ExportResult,
     IdSource,
+    JournalDamaged,
+    JournalError,
+    JournalFromNewerVersion,
     LaneReceipt,
     LaneStatistics,
     Limits,
@@ -37,6 +43,7 @@ from asynctrace import (
     Receipt,
     Resource,
     Sampler,
+    SignalHandlers,
     Span,
     SpanKind,
     SpansLost,
@@ -155,10 +162,39 @@ def make_tracers(mask: Callable[[str, str], str]) -> Iterator[Tracer]:
     yield Tracer(mask=False, capacity_bytes=1 << 20, capacity_spans=1000, delivery=DeliveryOptions(linger=0.2))
     for when_full in (DropNewest(), DropOldest(), WaitForRoom(timeout=1.5), "drop_oldest"):
         yield Tracer(when_full=when_full)
+    for journal in ("auto", True, "state", Path("state")):
+        yield Tracer(journal=journal, sync=0.2, when_full="journal")
+    yield Tracer(on_drop=told, on_reject=told_later, on_spool=print, on_recover=lambda notice: notice.count)
     yield assert_type(asynctrace.configure(service="shop", exporters=[]), Tracer)
     yield assert_type(asynctrace.default_tracer(), Tracer)
     Tracer(exporters=MemoryExporter())  # type: ignore[arg-type]
     Tracer(sevice="shop")  # type: ignore[call-arg]
+    Tracer(journal=3)  # type: ignore[arg-type]
+    Tracer(on_drop=without_an_argument)  # type: ignore[arg-type]
+
+
+def told(notice: DeliveryNotice) -> None:
+    assert_type(notice.kind, Literal["drop", "reject", "spool", "recover"])
+    assert_type(notice.count, int)
+    assert_type(notice.first, int | None)
+    for text in (notice.lane, notice.reason, notice.detail, notice.journal_id):
+        assert_type(text, str)
+
+
+async def told_later(notice: DeliveryNotice) -> None:
+    told(notice)
+
+
+def without_an_argument() -> None: ...
+
+
+def signals() -> None:
+    handlers = asynctrace.install_signal_handlers()
+    assert_type(handlers, SignalHandlers)
+    assert_type(handlers.restore(), None)
+    with asynctrace.install_signal_handlers([signal.SIGTERM], timeout=5) as entered:
+        assert_type(entered, SignalHandlers)
+    asynctrace.install_signal_handlers(timeout="5")  # type: ignore[arg-type]
 
 
 async def life_of_a_tracer(tracer: Tracer) -> None:
@@ -197,6 +233,9 @@ def books(receipt: Receipt, statistics: Statistics) -> None:
     assert_type(receipt.raise_for_loss(), None)
     assert_type(statistics.open, int)
     assert_type(statistics.late_calls, dict[str, int])
+    assert_type(statistics.journal, str)
+    assert_type(statistics.journal_troubles, dict[str, int])
+    assert_type(statistics.unnoted, int)
     assert_type(statistics.lanes, dict[str, LaneStatistics])
     receipt.ended = 3  # type: ignore[misc]
 
@@ -365,6 +404,9 @@ async def errors(tracer: Tracer) -> None:
     except (ConfigurationError, WireError) as wrong:
         as_value: ValueError = wrong
         del as_value
+    except (JournalDamaged, JournalFromNewerVersion) as unread:
+        as_journal: JournalError = unread
+        del as_journal
     except MisuseError as misuse:
         as_runtime: RuntimeError = misuse
         del as_runtime
