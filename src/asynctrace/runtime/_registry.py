@@ -158,7 +158,7 @@ def _at_collection(phase: str, details: dict[str, int]) -> None:
 gc.callbacks.append(_at_collection)
 
 
-def leave_journals() -> None:
+def _leave_journals() -> None:
     """What has nothing left to deliver has nothing left to keep."""
     for tracer in alive():
         tracer._leave_journal()
@@ -173,7 +173,7 @@ def deliver_at_exit() -> None:
     try:
         if asyncio._get_running_loop() is None:
             end_here(tracers)
-            leave_journals()
+            _leave_journals()
     except KeyboardInterrupt:  # whoever pressed it waits for us, and for nothing else
         give_up(tracers)
     if getattr(sys, "last_type", None) is KeyboardInterrupt:
