@@ -8,10 +8,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-__all__ = ["COUNTED", "DELIVERED", "JOURNAL", "LOST", "ROWS", "Row"]
-
-JOURNAL = False
-"""Whether the rows are also run with a journal. Off: `Tracer(journal=PATH)` says that this version keeps spans in memory."""
+__all__ = ["COUNTED", "DELIVERED", "LOST", "ROWS", "Row"]
 
 DELIVERED = "delivered"
 """All of them, by the process itself."""

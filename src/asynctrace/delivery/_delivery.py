@@ -211,7 +211,7 @@ class Delivery:
         Raises `DeliveryTimeout` after `timeout` seconds (None: waits for as long as it takes, because giving up would be
         a silent loss), and `DeliveryError` when a lane cannot go on for a reason of its own.
         """
-        if self._is_settled(target):
+        if self._is_settled(target) or self._is_finished:  # finished: what is left will not be settled here any more
             return
         waiter = Waiter(target)
         self._waiters.add(waiter)

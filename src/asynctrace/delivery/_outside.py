@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from .._errors import DeliveryTimeout
 from ._delivery import Delivery
 from ._home import Home
 from ._waiters import ThreadWaiter
@@ -92,6 +93,7 @@ class Outside:
         delivery._is_finished = True
         with suppress(Exception):  # its own thread may be in the middle of it, and the process ends anyhow
             delivery._stop_lanes(reason)
+            delivery._waiters.fail_all(lambda: DeliveryTimeout("the process ends at once", delivery.receipt()))
         if self._home is not None:
             self._call(partial(self._home.leave, close=True, close_timeout=0.0))
 
