@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -118,7 +119,8 @@ import asynctrace
 with asynctrace.configure(service="interrupted") as tracer:
     with tracer.trace("run"), tracer.trace_component("step"):
         print("ready", flush=True)
-        time.sleep(60)
+        for _ in range(1200):
+            time.sleep(0.05)  # a signal that comes just before a sleep begins is looked at when it ends
 """
 
 
