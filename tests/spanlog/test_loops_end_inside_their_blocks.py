@@ -1,5 +1,6 @@
-"""CPython 3.13 leaves the backward jump of a loop out of the `try` or `with` that the loop ends, and that jump is where
-signal handlers run: what a handler raises there passes the `finally` by, and a lock stays taken."""
+"""The backward jump of a loop is where signal handlers run. CPython 3.13 leaves that jump out of the `try` or `with` that the
+loop ends: what a handler raises there passes the `finally` by, and a lock stays taken. Older versions look for a handler at
+what stands before the loop, which is inside."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ import pytest
 
 from asynctrace import spanlog
 
-MODULES = sorted(Path(spanlog.__file__).parent.glob("*.py"))
+FOLDER = Path(spanlog.__file__).parent
+MODULES = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("journal/*.py")])
 
 CO_COROUTINE = 0x80
+
+LOOKS_AT_THE_JUMP = sys.version_info >= (3, 13)
 
 AWAY = """
 def loops_inside(self):
@@ -29,19 +33,25 @@ def loops_inside(self):
 
 
 def unprotected_jumps(code: CodeType) -> Iterator[str]:
-    """Backward jumps that no handler covers, although it covers the instruction before and the one jumped to.
+    """Backward jumps from inside a block to inside the same, of whose handler CPython thinks as if they were outside.
 
     Not in coroutines: what is raised there ends the event loop, and the locks of a log are held by no coroutine.
     """
+    instructions = list(dis.Bytecode(code))
+    names = {instruction.offset: instruction.opname for instruction in instructions}
     entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
 
-    def covered(offset: int) -> bool:
-        return any(entry.start <= offset < entry.end for entry in entries)
+    def handlers(offset: int) -> set[int]:
+        """What a person wrote: those that tidy up after a comprehension do not begin this way."""
+        around = {entry.target for entry in entries if entry.start <= offset < entry.end}
+        return {target for target in around if names[target] == "PUSH_EXC_INFO"}
 
     if not code.co_flags & CO_COROUTINE:
-        for before, jump in pairwise(dis.Bytecode(code)):
-            loses = covered(before.offset) and not covered(jump.offset)
-            if loses and jump.opname.startswith("JUMP_BACKWARD") and covered(jump.argval):
+        for before, jump in pairwise(instructions):
+            if "JUMP_BACKWARD" not in jump.opname or "NO_INTERRUPT" in jump.opname:
+                continue
+            place = jump.offset if LOOKS_AT_THE_JUMP else jump.argval - 2
+            if (handlers(before.offset) & handlers(jump.argval)) - handlers(place):
                 yield f"{code.co_qualname}, line {before.positions.lineno if before.positions else '?'}"
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

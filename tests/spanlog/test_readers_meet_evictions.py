@@ -3,12 +3,9 @@ asked for, or nothing."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from asynctrace.spanlog import DropOldest, SpanLog, WhenFull
 from asynctrace.spanlog._segment import find_last
@@ -108,15 +105,9 @@ class ReadsWithoutTheLock(SpanLog):
         return None
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="this faulty double shows its fault under the tracing of 3.11 and 3.12 only"
-)
 def test_a_read_without_the_lock_is_caught() -> None:
     assert breaches(numbers, append_much, DropOldest(), run_from, ReadsWithoutTheLock)
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="this faulty double shows its fault under the tracing of 3.11 and 3.12 only"
-)
 def test_a_search_without_the_lock_is_caught() -> None:
     assert breaches(search, release_all_and_append, None, newest, ReadsWithoutTheLock)

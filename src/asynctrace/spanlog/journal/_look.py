@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ..._errors import JournalDamaged
 from ._closing import read_open_spans, stored_among
@@ -91,9 +92,13 @@ class JournalLook:
 def _copy(fd: int) -> int:
     try:
         with tempfile.TemporaryFile() as file:
-            while piece := os.read(fd, 1 << 20):
-                file.write(piece)
-            file.flush()
+            _pour(fd, file)
             return os.dup(file.fileno())
     finally:
         os.close(fd)
+
+
+def _pour(fd: int, file: IO[bytes]) -> None:
+    while piece := os.read(fd, 1 << 20):
+        file.write(piece)
+    file.flush()
