@@ -129,7 +129,7 @@ def test_ctrl_c_ends_every_component_cancelled_and_they_arrive(program: str) -> 
     with FaultServer.in_thread() as server:
         process = subprocess.Popen(
             [sys.executable, "-c", program],
-            env={"OTEL_EXPORTER_OTLP_ENDPOINT": server.url},
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": server.url},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
