@@ -50,7 +50,15 @@ def tests(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """The long forms of tests, which take minutes. Not part of CI."""
     _install(session, "test", editable=True)
-    session.run("pytest", "-m", "long", *session.posargs)
+    session.run("pytest", "-m", "long", *(session.posargs or ("--ignore=tests/soak",)))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Half an hour each, in memory and with a journal: a thousand spans a second, and a far side that fails now and then;
+    then a million spans with processes that are killed."""
+    _install(session, "test", editable=True)
+    session.run("pytest", "-m", "long", "tests/soak", *session.posargs)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""Rules for every test: asyncio only, and the event loop is guarded against blocking calls where a test asks for it."""
+"""Rules for every test: asyncio only, a state directory of its own, and the long form only when it is asked for."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     path = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(path))
     return path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long form of a test, minutes of work, runs only when it is asked for by `-m long`."""
+    if "long" in config.option.markexpr:
+        return
+    not_asked_for = pytest.mark.skip(reason="long form: run with -m long")
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(not_asked_for)
