@@ -162,6 +162,7 @@ class Journaling:
             self._is_open = True
         self._use(None)
         if journal is not None:
+            self._log.leave()
             try:
                 journal.finish(is_drained=self._delivery.is_settled)
             except OSError as error:

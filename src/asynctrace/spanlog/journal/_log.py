@@ -25,6 +25,7 @@ class JournalLog(SpanLog):
     """`SpanLog` with `attach()`: from then on records are appended to files of a journal."""
 
     _journal: Journal | None = None
+    _is_left = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -44,6 +45,14 @@ class JournalLog(SpanLog):
             self._capacity = self._end  # the open segment is memory: the next append rolls
             self._stop_at = min(self._stop_at, self._stored)
         journal.begin(self)
+
+    def leave(self) -> None:
+        """The journal is about to be closed: nothing is looked up in its files any more."""
+        with self._lock:
+            self._is_left = True
+
+    def last_number_of(self, trace_id: bytes, above: int) -> int | None:
+        return None if self._is_left else super().last_number_of(trace_id, above)
 
     def segments(self) -> list[tuple[Segment, int]]:
         """What is held, each segment with the number of its records."""
