@@ -225,7 +225,7 @@ def test_whatever_was_copied_survives_thousands_of_kills(
     kill_often(tmp_path, spans, 100, seed)
 
 
-@pytest.mark.parametrize("fault", ["WordsFirst", "SlabFirst"])
+@pytest.mark.parametrize("fault", ["WordsFirst", pytest.param("SlabFirst", marks=pytest.mark.long)])
 def test_the_kill_loop_notices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spans: list[tuple[bytes, bytes]], fault: str
 ) -> None:

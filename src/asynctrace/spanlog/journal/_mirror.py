@@ -438,18 +438,20 @@ class _SlabCopy(_Copy):
             self._follow()
 
     def _compare(self, octets: memoryview) -> None:
-        for number in self._numbers():
-            chunk, at = self._shadow[number], number * _CHUNK
-            if chunk != octets[at : at + len(chunk)]:  # memcmp again
-                self._compare_pages(chunk, at)
+        number = 0
+        while number < min(self._reach, len(self._shadow)):
+            self._compare_chunk(number, octets)  # which may set `_reach` higher
+            number += 1
+        self._turn += 1
+        if above := range(number, len(self._shadow)):
+            self._compare_chunk(above[self._turn % len(above)], octets)
         for at in self._seen:
             self._seen[at] = self._memory[at : at + PAGE_BYTES]
 
-    def _numbers(self) -> list[int]:
-        """Of the chunks to look at."""
-        self._turn += 1
-        above = range(self._reach, len(self._shadow))
-        return [*range(min(self._reach, len(self._shadow))), *above[self._turn % max(1, len(above)) :][:1]]
+    def _compare_chunk(self, number: int, octets: memoryview) -> None:
+        chunk, at = self._shadow[number], number * _CHUNK
+        if chunk != octets[at : at + len(chunk)]:  # memcmp again
+            self._compare_pages(chunk, at)
 
     def _compare_pages(self, chunk: bytearray, start: int) -> None:
         self._reach = max(self._reach, start // _CHUNK + 1 + _AHEAD)
