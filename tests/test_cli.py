@@ -329,8 +329,8 @@ import sys
 from asynctrace.cli import main
 from asynctrace.collector import SQLiteStore
 
-def add(self, groups, add=SQLiteStore.add):
-    add(self, [part for part in groups if all(span.name != "planner" for span in part.spans)])
+def add(self, groups, keys=(), add=SQLiteStore.add):
+    add(self, [part for part in groups if all(span.name != "planner" for span in part.spans)], keys)
 
 SQLiteStore.add = add
 sys.exit(main(["demo"]))
