@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asynctrace.spanlog.journal import FileSegment, _mirror, _slab
+from asynctrace.spanlog.journal import FileSegment, _mirror, _mirror_files, _slab
 from asynctrace.spanlog.journal._format import lane_file, segment_file, slab_file
 from asynctrace.spanlog.journal._lane_file import LaneFile
 from asynctrace.spanlog.journal._mirror import Mirror, MirroredLane
@@ -253,7 +253,7 @@ def writes(
 # Doubles ---------------------------------------------------------------------------------------------------------------
 
 
-class StateFirst(_mirror._SegmentCopy):
+class StateFirst(_mirror.SegmentCopy):
     """The header vouches for what is not there yet."""
 
     def _free(self, header: bytes) -> None:
@@ -262,17 +262,21 @@ class StateFirst(_mirror._SegmentCopy):
             self._store(header[16:24], 16)
 
 
-class WordsFirst(_mirror._SegmentCopy):
+class WordsFirst(_mirror.SegmentCopy):
     def _write_payload(self, end: int) -> None:
         at, _ = self._place_of_words()
         records = 0
         while self._words[at + records] and self._words[at + records] <= end:
             records += 1
         self._store(self._words[at + self._records : at + records].tobytes(), (at + self._records) * 8)
+        self.wait()
         super()._write_payload(end)
 
+    def wait(self) -> None:
+        """Between the two."""
 
-class KeepsTheOldState(_mirror._SegmentCopy):
+
+class KeepsTheOldState(_mirror.SegmentCopy):
     """The old header goes on vouching, for records of a new life."""
 
     def _free(self, header: bytes) -> None:
@@ -284,7 +288,7 @@ class KeepsTheOldState(_mirror._SegmentCopy):
         self._header, self._life = header, life
 
 
-class LeavesTheWords(_mirror._SegmentCopy):
+class LeavesTheWords(_mirror.SegmentCopy):
     """Words of the life before stay."""
 
     def _write_words(self, at: int, records: int, words: bytes) -> None:
@@ -292,26 +296,26 @@ class LeavesTheWords(_mirror._SegmentCopy):
         super()._write_words(at, records, words)
 
 
-class ReplacesRegardless(_mirror._SegmentCopy):
+class ReplacesRegardless(_mirror.SegmentCopy):
     """What the lanes' files say does not matter."""
 
     def copy(self, *, may_replace: bool) -> bool:
         return super().copy(may_replace=True)
 
 
-class GenerationFirst(_mirror._LaneCopy):
+class GenerationFirst(_mirror.LaneCopy):
     def _write_state(self, image: bytes) -> None:
         self._write_changes(image, 0, 4096)
         super()._write_state(image)
 
 
-class NoSteppingStone(_mirror._LaneCopy):
+class NoSteppingStone(_mirror.LaneCopy):
     def _copy(self) -> bool:
         self._write_state(self._memory[:])
         return True
 
 
-class FromTheEnd(_mirror._LaneCopy):
+class FromTheEnd(_mirror.LaneCopy):
     """Later entries before earlier ones."""
 
     def _write_changes(self, image: bytes, start: int, stop: int) -> None:
@@ -319,7 +323,7 @@ class FromTheEnd(_mirror._LaneCopy):
             super()._write_changes(image, at, min(at + 4096, stop))
 
 
-class TrustsFailedWrites(_mirror._LaneCopy):
+class TrustsFailedWrites(_mirror.LaneCopy):
     """What was to be written counts as written."""
 
     def _write_page(self, page: bytes, at: int) -> None:
@@ -327,7 +331,7 @@ class TrustsFailedWrites(_mirror._LaneCopy):
         self._store(page, at)
 
 
-class ForgetsFailedPages(_mirror._SlabCopy):
+class ForgetsFailedPages(_mirror.SlabCopy):
     """The same of the slab."""
 
     def write(self) -> None:
@@ -335,9 +339,9 @@ class ForgetsFailedPages(_mirror._SlabCopy):
             super().write()
         finally:
             for at, page in self._seen.items():
-                self._shadow[at // _mirror._CHUNK][at % _mirror._CHUNK :][: len(page)] = page
+                self._shadow[at // _mirror_files._CHUNK][at % _mirror_files._CHUNK :][: len(page)] = page
             for number in range(len(self._shadow)):
-                self._shadow[number][:] = self._memory[number * _mirror._CHUNK :][: len(self._shadow[number])]
+                self._shadow[number][:] = self._memory[number * _mirror_files._CHUNK :][: len(self._shadow[number])]
             self._seen.clear()
 
 
@@ -376,11 +380,11 @@ class SlabInAnyCase(Mirror):
 FAULTS = {
     fault.__name__: (place, fault)
     for place, fault in (
-        ("_SegmentCopy", StateFirst),
-        ("_SegmentCopy", WordsFirst),
-        ("_SegmentCopy", KeepsTheOldState),
-        ("_SegmentCopy", LeavesTheWords),
-        ("_LaneCopy", GenerationFirst),
+        ("SegmentCopy", StateFirst),
+        ("SegmentCopy", WordsFirst),
+        ("SegmentCopy", KeepsTheOldState),
+        ("SegmentCopy", LeavesTheWords),
+        ("LaneCopy", GenerationFirst),
         ("Mirror", SegmentsFirst),
         ("Mirror", SlabFirst),
         ("Mirror", SlabAfterwards),
@@ -391,9 +395,9 @@ FAULTS = {
 FAULTS_IN_NEED = {
     fault.__name__: (place, fault)
     for place, fault in (
-        ("_SegmentCopy", ReplacesRegardless),
-        ("_LaneCopy", TrustsFailedWrites),
-        ("_SlabCopy", ForgetsFailedPages),
+        ("SegmentCopy", ReplacesRegardless),
+        ("LaneCopy", TrustsFailedWrites),
+        ("SlabCopy", ForgetsFailedPages),
         ("Mirror", SlabInAnyCase),
     )
 }

@@ -186,7 +186,7 @@ def test_a_lane_reads_back_as_it_was_at_some_time_since_the_last_copy(
 
 @pytest.mark.parametrize("fault", ["GenerationFirst", "NoSteppingStone", "FromTheEnd"])
 def test_the_look_at_a_lane_notices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str) -> None:
-    monkeypatch.setattr(_mirror, "_LaneCopy", getattr(mirrors, fault))
+    monkeypatch.setattr(_mirror, "LaneCopy", getattr(mirrors, fault))
     with pytest.raises(WRONG):
         tell_some(monkeypatch, tmp_path, 512 if fault == "FromTheEnd" else 96)
 

@@ -128,7 +128,7 @@ class Keeper:
 
     def _look_after(self) -> None:
         if self._mirror is not None:
-            self._mirror.copy()
+            self._attempt(self._mirror.copy)  # a disk that is full does not stop the rest
         now = self._time_ns()
         if abs(now - self._beat_at) >= _BEAT * 1e9:
             self._beat_at = now
