@@ -27,6 +27,7 @@ BENCHMARKS = (
     "burst",
     "memory",
     "loop_lag",
+    "journal_append",
     "import_cost",
 )
 """In the order of the budget; each is a script beside this one."""
