@@ -23,11 +23,11 @@ Plan = Callable[[int], str]
 
 def every(**faults: tuple[int, int]) -> Plan:
     """`every(x=(20, 7))`: fault x for each request whose number divided by 20 leaves 7; the first that fits counts. A `_`
-    in a name is a space, and a leading one is left out."""
-    named = {name.lstrip("_").replace("_", " "): rule for name, rule in faults.items()}
+    in a name is a space, a leading one is left out, and so is what follows a double one."""
+    named = [(name.lstrip("_").split("__")[0].replace("_", " "), *rule) for name, rule in faults.items()]
 
     def plan(number: int) -> str:
-        return next((name for name, (of, rest) in named.items() if number % of == rest), "accept")
+        return next((name for name, of, rest in named if number % of == rest), "accept")
 
     return plan
 
