@@ -116,6 +116,8 @@ class Delivery:
         receipt = self.receipt()
         self._told_losses = receipt.dropped + receipt.rejected  # told by the process that had them
         self._losses.pass_over(receipt, {})
+        for lane, _ in self._lanes:
+            lane.repeat_windows(stores[lane.name])
 
     @property
     def is_settled(self) -> bool:

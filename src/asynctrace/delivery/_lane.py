@@ -148,12 +148,15 @@ class Lane:
         self._store = store
 
     def resume(self, store: StoredLane) -> None:
-        """Go on where the lane of a dead process stood: what it was sending is repeated under its old keys."""
+        """Go on where the lane of a dead process stood, with its books. `repeat_windows()` is next."""
         self._store = store
         self.cursor = self._next = store.cursor
         rejected, dropped = store.books()
-        windows, runs = store.windows(), store.runs_above()
         self._books = _Books(self.cursor, self.cursor, rejected, dropped)
+
+    def repeat_windows(self, store: StoredLane) -> None:
+        """What the dead process was sending is sent again, under its old keys."""
+        windows, runs = store.windows(), store.runs_above()
         for first, count, loss in sorted([*((*window, None) for window in windows), *_outside(runs, windows)]):
             if first == self._next:
                 self._resume_one(first, count, loss)

@@ -1,7 +1,8 @@
 """What dead processes of the same service left behind, delivered by this one.
 
     a home is moved into ─▶ a pass: list ─▶ claim one ─▶ its records through our exporters ─▶ removed ─▶ the next
-                            every second while other processes of the service live, else every 30 s
+                            every second while other processes of the service live, else every 30 s, and within a
+                            second of a journal that appears
 
 Promises:
 
@@ -16,8 +17,10 @@ Promises:
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +35,7 @@ from ..exporters._aside import run_aside
 from ._journal import JournalSettings, boot_id
 
 if TYPE_CHECKING:
-    from ..spanlog.journal import JournalDirectory, OrphanLog
+    from ..spanlog.journal import JournalDirectory, JournalEntry, OrphanLog
 
 __all__ = ["Recovery"]
 
@@ -40,6 +43,8 @@ _PASS_INTERVAL = 30.0
 _SIBLING_INTERVAL = 1.0
 """Seconds between two passes while other processes of the service live, any of which may die."""
 _MOST_DEATHS = 3
+_PATIENCE = 10.0
+"""Seconds without progress after which a journal is left to others, until the next pass."""
 _LET_GO = 2.0
 """Seconds for a pass that is cut short to let go of its journal."""
 
@@ -74,6 +79,8 @@ class Recovery:
         self._new_context = new_context
         self._callbacks = callbacks
         self._passed_by: set[Path] = set()
+        self._folder: Path | None = None
+        self._seen = 0
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,35 +128,53 @@ class Recovery:
     # Passes ------------------------------------------------------------------------------------------------------
 
     async def _work(self, leave: asyncio.Event) -> None:
+        has_siblings = False
         while True:
-            interval = _PASS_INTERVAL
             try:
-                interval = await self._pass()
+                has_siblings = await self._pass()
             except Exception as error:  # noqa: BLE001  (supervised: a defect of ours must not end recovery)
                 self._diagnostics.warning("runtime.recovery_failed", error=repr(error)[:300])
-            if leave.is_set():
+            if await self._rest(leave, has_siblings):
                 return
-            try:
-                async with asyncio.timeout(interval * random.uniform(0.75, 1.25)):
+
+    async def _rest(self, leave: asyncio.Event, has_siblings: bool) -> bool:
+        """Until the next pass is due; True when it is time to leave."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _PASS_INTERVAL * random.uniform(0.75, 1.25)
+        while not leave.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SIBLING_INTERVAL):
                     await leave.wait()
-            except TimeoutError:
-                continue
-            return
+            if not leave.is_set() and (has_siblings or loop.time() >= due or self._folder_time() != self._seen):
+                return False
+        return True
 
-    async def _pass(self) -> float:
-        """Deliver what is found now. Returns seconds until the next pass."""
-        from ..spanlog.journal import JournalState, list_journals, service_folder
+    async def _pass(self) -> bool:
+        """Deliver what is found now. Returns whether other processes of the service live."""
+        from ..spanlog.journal import JournalState
 
-        folder = await run_aside(lambda: service_folder(self._settings.state, self._service))
-        await run_aside(lambda: self._expire(folder))
-        entries = await run_aside(lambda: list_journals(folder))
+        entries = await run_aside(self._look)
         for entry in entries:
             if entry.state is JournalState.DAMAGED:
                 await run_aside(lambda path=entry.path: self._put_aside(path))  # type: ignore[misc]
             elif entry.state is JournalState.ORPHAN and entry.path not in self._passed_by:
                 await self._recover(entry.path)
-        lives = sum(entry.state is JournalState.LIVE for entry in entries)
-        return _SIBLING_INTERVAL if lives > 1 else _PASS_INTERVAL
+        return sum(entry.state is JournalState.LIVE for entry in entries) > 1
+
+    def _look(self) -> list[JournalEntry]:
+        from ..spanlog.journal import list_journals, service_folder
+
+        self._folder = service_folder(self._settings.state, self._service)
+        self._seen = self._folder_time()
+        self._expire(self._folder)
+        return list_journals(self._folder)
+
+    def _folder_time(self) -> int:
+        """Changes when a journal appears or goes."""
+        try:
+            return 0 if self._folder is None else os.stat(self._folder).st_mtime_ns
+        except OSError:
+            return 0
 
     def _expire(self, folder: Path) -> None:
         from ..spanlog.journal import remove_expired
@@ -222,7 +247,7 @@ class Recovery:
         delivery.resume({name: orphan.lane_file(name) for name, _ in exporters})
         before = delivery.receipt()
         try:
-            await delivery.flush(orphan.appended, None)
+            await _settled(delivery, orphan.appended)
         finally:
             # A request that is under way is given up, and repeated under its key by whoever comes next.
             await delivery.finish("shutdown", 1.0)
@@ -237,6 +262,17 @@ class Recovery:
             )
             if self._callbacks is not None:
                 self._callbacks.tell(DeliveryNotice(kind="recover", count=count, journal_id=orphan.journal_id))
+
+
+async def _settled(delivery: Delivery, target: int) -> None:
+    """Until everything below `target` is settled, or nothing was for a while: somebody else may have more luck."""
+    before = -1
+    while delivery.settled > before:
+        before = delivery.settled
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):  # not flush(timeout=…), for which lanes shorten their back-off
+                await delivery.flush(target, None)
+                return
 
 
 class _Borrowed:
