@@ -15,8 +15,8 @@ import pytest
 
 from asynctrace import DeliveryOptions, ExportResult
 from asynctrace._contracts import LaneReceipt, Span
-from asynctrace.delivery import _lane
-from asynctrace.delivery._lane import Lane, LaneState
+from asynctrace.delivery import LaneState, _lane
+from asynctrace.delivery._lane import Lane
 from asynctrace.delivery._window import Window
 from asynctrace.wire import decode_records, encode_span, frame
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from asynctrace import DeliveryOptions, ExportResult
-from asynctrace.delivery._lane import Lane, LaneState
+from asynctrace.delivery import LaneState
+from asynctrace.delivery._lane import Lane
 from asynctrace.delivery._pace import Pace
 from asynctrace.delivery._window import Window, WindowState
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from asynctrace import DeliveryOptions, ExportResult
 from asynctrace._contracts import Outcome
-from asynctrace.delivery._lane import Lane, LaneState
+from asynctrace.delivery import LaneState
+from asynctrace.delivery._lane import Lane
 from asynctrace.delivery._window import Window, WindowState
 from asynctrace.spanlog import DropNewest, DropOldest, SpanLog, WhenFull
 

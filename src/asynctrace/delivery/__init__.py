@@ -4,7 +4,7 @@ from ._batch import Origin, RecordBatch
 from ._callbacks import Callbacks, DeliveryNotice, NoticeCallback
 from ._dead_letters import DeadLetters
 from ._delivery import Delivery
-from ._lane import LaneState, LaneStatistics
+from ._lane_state import LaneState, LaneStatistics
 from ._options import DeliveryOptions
 from ._outside import Outside
 from ._tasks import create_patient_task, create_stubborn_task

@@ -29,7 +29,8 @@ from ._callbacks import Callbacks
 from ._dead_letters import DeadLetters
 from ._driver import LaneDriver
 from ._home import Home
-from ._lane import Lane, LaneStatistics
+from ._lane import Lane
+from ._lane_state import LaneStatistics
 from ._lane_store import LaneStore, StoredLane
 from ._losses import Losses
 from ._options import DeliveryOptions

@@ -24,7 +24,8 @@ from weakref import WeakSet
 
 from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
-from ._lane import Lane, LaneState
+from ._lane import Lane
+from ._lane_state import LaneState
 from ._options import DeliveryOptions
 from ._pace import Lag
 from ._tasks import AtLeastOneStep

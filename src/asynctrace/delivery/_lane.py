@@ -25,7 +25,6 @@ Nothing here awaits, reads a clock, or draws a random number: the caller passes 
 
 from __future__ import annotations
 
-import enum
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import takewhile
@@ -36,13 +35,15 @@ import msgspec
 from .._contracts import ExportResult, LaneReceipt, Outcome
 from ..spanlog import ReadableLog
 from ..wire import shrink_record
+from ._books import Books, add
+from ._lane_state import LaneState, LaneStatistics
 from ._lane_store import LaneStore, StoredLane
 from ._options import DeliveryOptions
 from ._pace import Pace
 from ._rejection import Rejection
 from ._window import Window, WindowState
 
-__all__ = ["Lane", "LaneState", "LaneStatistics"]
+__all__ = ["Lane"]
 
 _NEVER = 1 << 62
 """A record number that is never reached."""
@@ -58,52 +59,6 @@ _MOST_REJECTIONS = 64
 
 _SMALLEST_PAYLOAD = 4096
 """A single span is cut down to this many bytes before it is given up as oversize."""
-
-
-class LaneState(enum.Enum):
-    """What a lane is doing."""
-
-    IDLE = "idle"
-    SENDING = "sending"
-    BACKOFF = "backoff"
-    BLOCKED = "blocked"
-    STOPPED = "stopped"
-
-
-class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane at one moment."""
-
-    state: str = "idle"
-    requests: int = 0
-    """Batches handed to the exporter, repetitions included."""
-    retries: int = 0
-    """Of those, repetitions after an answer that asked for one."""
-    in_flight: int = 0
-    in_flight_peak: int = 0
-    batch_spans: int = 0
-    """The size that batches have now; it follows the far side's latency."""
-    batch_bytes: int = 0
-    """The byte limit of batches now; a 413 lowers it."""
-    latency: float = 0.0
-    """Seconds the last answered request took."""
-    lag: float = 0.0
-    """Seconds by which things ran late on the lane's event loop when it last looked, smoothed."""
-    interruptions: int = 0
-    """How often the lane's task was cancelled or died; it drains, or goes on, and loses nothing."""
-    answers: dict[str, int] = {}
-    """Answers other than accepted, by reason."""
-
-
-class _Books(msgspec.Struct, frozen=True):
-    """Replaced as a whole, so that a receipt taken by another thread balances."""
-
-    cursor: int = 0
-    cut: int = 0
-    """Records below it are in a window, or settled."""
-    rejected: dict[str, int] = {}
-    dropped: dict[str, int] = {}
-    ahead: dict[str, int] = {}
-    """Dropped above the cursor: nobody waits for them, although the cursor cannot pass them yet."""
 
 
 class Lane:
@@ -130,7 +85,7 @@ class Lane:
         self._random = random
         self._next = 0
         self._windows: deque[Window] = deque()
-        self._books = _Books()
+        self._books = Books()
         self._waiting_since: float | None = None
         self._not_before = 0.0
         self._waits_as = LaneState.IDLE
@@ -152,7 +107,7 @@ class Lane:
         self._store = store
         self.cursor = self._next = store.cursor
         rejected, dropped = store.books()
-        self._books = _Books(self.cursor, self.cursor, rejected, dropped)
+        self._books = Books(self.cursor, self.cursor, rejected, dropped)
 
     def repeat_windows(self, store: StoredLane) -> None:
         """What the dead process was sending is sent again, under its old keys."""
@@ -458,7 +413,7 @@ class Lane:
     def _lost_ahead(self) -> dict[str, int]:
         ahead: dict[str, int] = {}
         for window in self._windows:
-            _add(ahead, window.dropped)
+            add(ahead, window.dropped)
         return ahead
 
     def _replace(self, window: Window, *parts: Window) -> None:
@@ -476,14 +431,14 @@ class Lane:
         settled = list(takewhile(_is_settled, self._windows))
         for window in settled:
             self._keep_losses(window)
-            _add(rejected, window.rejected)
-            _add(dropped, window.dropped)
+            add(rejected, window.rejected)
+            add(dropped, window.dropped)
         cursor = settled[-1].end
         if self._store is not None and self._store.cursor < cursor:
             self._store.move_cursor(cursor)
         for _ in settled:
             self._windows.popleft()
-        self._books = _Books(cursor, self._next, rejected, dropped, self._lost_ahead())
+        self._books = Books(cursor, self._next, rejected, dropped, self._lost_ahead())
         self.cursor = cursor
 
     def _keep_losses(self, window: Window) -> None:
@@ -503,27 +458,7 @@ class Lane:
 
     def receipt(self, appended: int, refused: dict[str, int]) -> LaneReceipt:
         """The balance, given how many records the log took and refused; safe from any thread."""
-        books = self._books
-        rejected = books.rejected
-        ahead = dict(books.ahead)
-        if evicted := max(0, self._log.first - books.cut):  # the lane will notice when it runs again
-            _add(ahead, {"evicted": evicted})
-        lost_ahead = sum(ahead.values())
-        appended = max(appended, books.cursor + lost_ahead)
-        waiting = appended - books.cursor - lost_ahead
-        dropped: dict[str, int] = {}
-        for part in (books.dropped, ahead, refused):
-            _add(dropped, part)
-        return LaneReceipt(
-            ended=appended + sum(refused.values()),
-            accepted=books.cursor - sum(rejected.values()) - sum(books.dropped.values()),
-            rejected=sum(rejected.values()),
-            dropped=sum(dropped.values()),
-            spooled=waiting if self._is_kept else 0,
-            pending=0 if self._is_kept else waiting,
-            rejected_by_reason=dict(rejected),
-            dropped_by_reason=dropped,
-        )
+        return self._books.receipt(appended, refused, self._log.first, is_kept=self._is_kept)
 
     def statistics(self) -> LaneStatistics:
         """The lane at this moment."""
@@ -560,11 +495,6 @@ def _outside(
     for first, count, kind, reason in runs:
         if not any(begin <= first < begin + length for begin, length in windows):
             yield first, count, (kind, reason)
-
-
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
-    for reason, count in more.items():
-        total[reason] = total.get(reason, 0) + count
 
 
 _ACTIONS: dict[Outcome, Callable[[Lane, Window, ExportResult, float], None]] = {
