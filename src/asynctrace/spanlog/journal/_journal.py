@@ -51,7 +51,7 @@ class Journal:
         is_mapped: bool,
         on_trouble: Callable[[str, Exception], None],
     ) -> None:
-        """Makes the files. Raises `OSError`, and leaves the directory to the caller."""
+        """Makes the files. Raises `OSError`, and leaves the directory, with what is in it, to the caller."""
         self.directory = directory
         self.troubles: Counter[str] = Counter()
         """Errors of the file system, by kind: `disk_full`, `deleted`, …"""
@@ -63,13 +63,18 @@ class Journal:
         self._numbers = count()
         self._ready: list[FileSegment] = []
         self._files: set[FileSegment] = set()
-        self.slab = OpenSlab.create(self._open_file, self._id)
-        self.slab.beat(time_ns())
-        self.lanes = {name: self._new_lane(name) for name in lanes}
-        self._ready.append(self._new_spare(segment_bytes))
+        self.lanes: dict[str, LaneFile] = {}
         self._open: FileSegment | None = None
-        if self._mirror is not None:
-            self._mirror.copy()
+        self.slab = OpenSlab.create(self._open_file, self._id)
+        try:
+            self.slab.beat(time_ns())
+            self.lanes.update((name, self._new_lane(name)) for name in lanes)
+            self._ready.append(self._new_spare(segment_bytes))
+            if self._mirror is not None:
+                self._mirror.copy()
+        except BaseException:
+            self._close()
+            raise
         self._keeper = Keeper(self, self._mirror, time_ns=time_ns, sync=sync, on_trouble=on_trouble)
         self.slab.on_needs_room = self._keeper.ask_for_room
 
@@ -169,13 +174,17 @@ class Journal:
         self.directory.forget_in_child()
         if self._mirror is not None:
             self._mirror.forget_in_child()
-        self._close()
+        self.slab.forget_in_child()
+        self._close_the_rest()
 
     def _close(self) -> None:
         self.slab.close()
+        self._close_the_rest()
+
+    def _close_the_rest(self) -> None:
         for lane in self.lanes.values():
             lane.close()
-        for segment in self._files:
+        for segment in tuple(self._files):  # an append may be making one
             segment.close()
         if self._mirror is not None:
             self._mirror.close()
