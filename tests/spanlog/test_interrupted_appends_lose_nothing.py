@@ -18,7 +18,7 @@ import pytest
 from asynctrace.spanlog import DropOldest, SpanLog, WaitForRoom
 
 from . import faulty
-from .instants import every_instant
+from .instants import Kind, every_instant
 from .records import ended, in_thread, make_record, number_of, read_all, watchdog
 
 MakeLog = Callable[..., SpanLog]
@@ -98,7 +98,7 @@ def _numbers(log: SpanLog) -> list[int]:
 # ── somebody appends in between ─────────────────────────────────────────────────────────────────────────────
 
 
-def check_an_append_inside_an_append(make: MakeLog, name: str) -> None:
+def check_an_append_inside_an_append(make: MakeLog, name: str, kind: Kind = "opcode", **watched: set[str]) -> None:
     state: dict[str, Any] = {}
 
     def scenario() -> Callable[[], object]:
@@ -110,7 +110,7 @@ def check_an_append_inside_an_append(make: MakeLog, name: str) -> None:
         for i in range(3):
             state["log"].append_nowait(make_record(2_000 + i))
 
-    for where, raised in every_instant(scenario, end_spans, "opcode"):
+    for where, raised in every_instant(scenario, end_spans, kind, **watched):
         assert raised is None, where
         log = state["log"]
         assert ended(log) == state["before"] + 6, where
@@ -161,7 +161,7 @@ def test_on_ready_is_called_outside_the_lock_also_from_an_append_inside_an_appen
 # ── a handler raises ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def broken_by_an_interrupt(make: MakeLog, name: str) -> Iterator[str]:
+def broken_by_an_interrupt(make: MakeLog, name: str, **watched: set[str]) -> Iterator[str]:
     """Where a `KeyboardInterrupt` in an append left the log in a state that is not that of 0 or 1 records more."""
     state: dict[str, Any] = {}
 
@@ -202,7 +202,7 @@ def broken_by_an_interrupt(make: MakeLog, name: str) -> Iterator[str]:
             log.append_nowait(make_record(5_000))
             assert told, "wake"
 
-    for where, raised in every_instant(scenario, interrupt, "signal"):
+    for where, raised in every_instant(scenario, interrupt, "signal", **watched):
         if not isinstance(raised, KeyboardInterrupt):
             yield f"{where}: {raised!r}"
             continue
@@ -279,6 +279,9 @@ def check_a_storm_of_signals_and_finalisers(make: MakeLog, seconds: float = 2.0)
         signal.signal(signal.SIGALRM, previous)
         gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
     gc.collect()
     assert handled, "no signal came"
     expected = Counter(handled)

@@ -20,7 +20,7 @@ MakeLog = Callable[..., SpanLog]
 THREADS = 16
 
 
-def check_many_threads(make: MakeLog, n: int) -> None:
+def check_many_threads(make: MakeLog, n: int, held_in_the_end: int = 0) -> None:
     told = threading.Event()
 
     def on_ready() -> None:
@@ -92,7 +92,7 @@ def check_many_threads(make: MakeLog, n: int) -> None:
         raise errors[0]
     assert Counter(found) == Counter(range(n))
     assert log.totals() == (n, {})
-    assert log.held_bytes == 0
+    assert log.held_bytes <= held_in_the_end
 
 
 def test_two_hundred_thousand_records_from_sixteen_threads_come_out_exactly_once() -> None:

@@ -28,7 +28,7 @@ MakeLog = Callable[..., SpanLog]
 # ── release ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_release_frees_what_is_settled_and_no_more(make: MakeLog) -> None:
+def check_release_frees_what_is_settled_and_no_more(make: MakeLog, held_in_the_end: int = 0) -> None:
     log = make_log(1 << 20, make=make)
     for i in range(4_000):
         log.append_nowait(make_record(i))
@@ -44,8 +44,8 @@ def check_release_frees_what_is_settled_and_no_more(make: MakeLog) -> None:
         live = (4_000 - settled) * 200
         assert log.held_bytes <= live + 2 * log._segment_bytes
         assert log.held_bytes == sum(segment.capacity for segment in log._segments)
-    assert log.held_bytes == 0 < full
-    assert held() is None, "the memory was not given back"
+    assert log.held_bytes <= held_in_the_end < full
+    assert held_in_the_end or held() is None, "the memory was not given back"
 
 
 def test_release_frees_what_is_settled_and_no_more() -> None:
