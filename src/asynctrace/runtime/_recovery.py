@@ -20,7 +20,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from ..exporters._aside import run_aside
 from ._journal import JournalSettings, boot_id
 
 if TYPE_CHECKING:
-    from ..spanlog.journal import JournalDirectory, JournalEntry, OrphanLog
+    from ..spanlog.journal import JournalDirectory, JournalEntry, OrphanLog, Removed
 
 __all__ = ["Recovery"]
 
@@ -153,7 +153,8 @@ class Recovery:
         """Deliver what is found now. Returns whether other processes of the service live."""
         from ..spanlog.journal import JournalState
 
-        entries = await run_aside(self._look)
+        entries, removed = await run_aside(self._look)
+        self._tell_removed(removed)
         for entry in entries:
             if entry.state is JournalState.DAMAGED:
                 await run_aside(lambda path=entry.path: self._put_aside(path))  # type: ignore[misc]
@@ -161,13 +162,18 @@ class Recovery:
                 await self._recover(entry.path)
         return sum(entry.state is JournalState.LIVE for entry in entries) > 1
 
-    def _look(self) -> list[JournalEntry]:
-        from ..spanlog.journal import list_journals, service_folder
+    def _look(self) -> tuple[list[JournalEntry], list[Removed]]:
+        """What there is, and what was too old or too much and is gone."""
+        from ..spanlog.journal import list_journals, remove_expired, service_folder
+
+        settings = self._settings
 
         self._folder = service_folder(self._settings.state, self._service)
         self._seen = self._folder_time()
-        self._expire(self._folder)
-        return list_journals(self._folder)
+        removed = remove_expired(
+            self._folder, self._time_ns(), settings.max_age, settings.capacity_bytes, count=_count_undelivered
+        )
+        return list_journals(self._folder), removed
 
     def _folder_time(self) -> int:
         """Changes when a journal appears or goes."""
@@ -176,13 +182,19 @@ class Recovery:
         except OSError:
             return 0
 
-    def _expire(self, folder: Path) -> None:
-        from ..spanlog.journal import remove_expired
-
-        settings = self._settings
-        gone = remove_expired(folder, self._time_ns(), settings.max_age, settings.capacity_bytes)
-        if gone:
-            self._diagnostics.warning("runtime.journals_expired", count=len(gone), first=str(gone[0]))
+    def _tell_removed(self, removed: Sequence[Removed]) -> None:
+        if not removed:
+            return
+        spans = sum(gone.records or 0 for gone in removed)
+        self._diagnostics.warning(
+            "runtime.journals_expired", journals=len(removed), spans=spans, first=str(removed[0].path)
+        )
+        for gone in removed:
+            if self._callbacks is not None and gone.records:
+                journal_id = gone.path.stem
+                self._callbacks.tell(
+                    DeliveryNotice(kind="drop", reason="expired", count=gone.records, journal_id=journal_id)
+                )
 
     def _put_aside(self, path: Path) -> None:
         from ..spanlog.journal import quarantine_damaged
@@ -237,6 +249,8 @@ class Recovery:
             orphan.close_open_spans()
         lanes = names or dict(ours)
         is_done = not orphan.unclosed and all(orphan.lane_file(name).cursor >= orphan.appended for name in lanes)
+        if is_done:
+            self._tell_damage(orphan)
         if not is_done and not ours:
             self._passed_by.add(path)  # its lanes are not ours: it waits for a process that has them, or its age
         return is_done
@@ -254,6 +268,17 @@ class Recovery:
             after = delivery.receipt()
             self._tell(orphan, after.accepted - before.accepted)
 
+    def _tell_damage(self, orphan: OrphanLog) -> None:
+        """What nobody can deliver any more: its journal is removed next."""
+        if orphan.corrupt or orphan.unreadable or orphan.damaged_slots:
+            self._diagnostics.error(
+                "runtime.journal_damaged",
+                spans=orphan.corrupt,
+                segments=orphan.unreadable,
+                open_spans=orphan.damaged_slots,
+                journal=orphan.journal_id,
+            )
+
     def _tell(self, orphan: OrphanLog, count: int) -> None:
         self.recovered += count
         if count:
@@ -262,6 +287,17 @@ class Recovery:
             )
             if self._callbacks is not None:
                 self._callbacks.tell(DeliveryNotice(kind="recover", count=count, journal_id=orphan.journal_id))
+
+
+def _count_undelivered(directory: JournalDirectory) -> int:
+    """Records that some lane has not settled, of a journal that is about to be removed; 0 where nobody can tell."""
+    from ..spanlog.journal._look import JournalLook
+
+    try:
+        with closing(JournalLook(directory.path, directory.meta, boot_id=boot_id())) as look:
+            return max((count for count in look.waiting().values() if count is not None), default=0)
+    except (AsynctraceError, OSError):
+        return 0
 
 
 async def _settled(delivery: Delivery, target: int) -> None:

@@ -7,8 +7,8 @@
       open-00.slab      spans that are open                         _slab.py
       <lane>.lane       cursor, windows, runs of a lane             _lane_file.py
 
-    while its process lives    _log.py (appends) · _journal.py (the files) · _keeper.py (the thread) · _mirror.py (write-behind)
-    when it is dead            _directory.py (list, claim) · _orphan.py (read like a span log) · _retention.py (when it goes)
+    while its process lives   _log.py (appends) · _journal.py (the files) · _keeper.py (the thread) · _mirror.py
+    when it is dead           _directory.py (list, claim) · _orphan.py (read like a span log) · _retention.py (when it goes)
 
 What holds for all of them: a word is stored once, after what it speaks of; bytes below the last word never change; a
 window is stored before its bytes leave, a run before the cursor passes it; only who holds the lock of the current inode
@@ -29,7 +29,7 @@ from ._format import FORMAT_VERSION, HEADER_BYTES, JournalMeta, decode_meta, enc
 from ._journal import Journal
 from ._log import JournalLog
 from ._orphan import OrphanLog
-from ._retention import remove_expired
+from ._retention import Removed, remove_expired
 from ._segment_file import FileSegment
 from ._segment_reader import ReadSegment, read_segment
 from ._state import Choice, Mode, check_state, choose
@@ -50,6 +50,7 @@ __all__ = [
     "quarantine",
     "quarantine_damaged",
     "read_segment",
+    "Removed",
     "remove_expired",
     # where they are
     "Choice",
