@@ -92,6 +92,40 @@ async def test_an_expiry_without_a_count_is_noticed(state_directory: Path, monke
         await check_that_expiry_is_counted(state_directory)
 
 
+async def check_that_a_disk_gets_another_chance(state: Path, seconds: float = 10.0) -> None:
+    await leave_spooled(state, 4)
+    deaths = journal_in(state) / "deaths"
+    deaths.unlink()
+    deaths.mkdir()  # so that it cannot be written
+    with structlog.testing.capture_logs() as said:
+        async with make_tracer(state, MemoryExporter(name=LANE)) as tracer, asyncio.timeout(seconds):
+            while not any(line["event"] == "runtime.recovery_failed" for line in said):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            deaths.rmdir()
+            while tracer.receipt().recovered != 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def quick_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_recovery, "_PASS_INTERVAL", 0.1)
+    monkeypatch.setattr(_recovery, "_SIBLING_INTERVAL", 0.05)
+
+
+@pytest.mark.usefixtures("quick_passes")
+async def test_a_journal_that_could_not_be_read_is_tried_again(
+    state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recovery, "_AGAIN", 0.05)
+    await check_that_a_disk_gets_another_chance(state_directory)
+
+
+@pytest.mark.usefixtures("quick_passes")
+async def test_recovery_that_gives_up_after_one_failure_is_noticed(state_directory: Path) -> None:
+    with pytest.raises(TimeoutError):
+        await check_that_a_disk_gets_another_chance(state_directory, seconds=1.0)
+
+
 async def test_nothing_is_said_of_a_journal_that_is_delivered_whole(state_directory: Path) -> None:
     await leave_spooled(state_directory, 3)
     said = await said_while_it_recovers(state_directory)

@@ -43,6 +43,8 @@ _PASS_INTERVAL = 30.0
 _SIBLING_INTERVAL = 1.0
 """Seconds between two passes while other processes of the service live, any of which may die."""
 _MOST_DEATHS = 3
+_AGAIN = 600.0
+"""Seconds after which a journal that could not be read is tried again: a disk that failed once may work by then."""
 _PATIENCE = 10.0
 """Seconds without progress after which a journal is left to others, until the next pass."""
 _LET_GO = 2.0
@@ -78,7 +80,7 @@ class Recovery:
         self._time_ns = time_ns
         self._new_context = new_context
         self._callbacks = callbacks
-        self._passed_by: set[Path] = set()
+        self._passed_by: dict[Path, int] = {}  # until when, by the wall clock
         self._folder: Path | None = None
         self._seen = 0
         self._task: asyncio.Task[None] | None = None
@@ -158,7 +160,7 @@ class Recovery:
         for entry in entries:
             if entry.state is JournalState.DAMAGED:
                 await run_aside(lambda path=entry.path: self._put_aside(path))  # type: ignore[misc]
-            elif entry.state is JournalState.ORPHAN and entry.path not in self._passed_by:
+            elif entry.state is JournalState.ORPHAN and self._passed_by.get(entry.path, 0) <= self._time_ns():
                 await self._recover(entry.path)
         return sum(entry.state is JournalState.LIVE for entry in entries) > 1
 
@@ -212,7 +214,7 @@ class Recovery:
         try:
             is_done = await self._deliver(directory)
         except (AsynctraceError, OSError) as error:
-            self._passed_by.add(path)
+            self._pass_by(path)
             self._diagnostics.warning("runtime.recovery_failed", path=str(path), error=repr(error)[:300])
             directory.release()
         except BaseException:
@@ -223,6 +225,9 @@ class Recovery:
                 directory.remove()
             else:
                 directory.release()
+
+    def _pass_by(self, path: Path) -> None:
+        self._passed_by[path] = self._time_ns() + int(_AGAIN * 1e9)
 
     async def _deliver(self, directory: JournalDirectory) -> bool:
         """True when every lane has settled everything."""
@@ -252,7 +257,7 @@ class Recovery:
         if is_done:
             self._tell_damage(orphan)
         if not is_done and not ours:
-            self._passed_by.add(path)  # its lanes are not ours: it waits for a process that has them, or its age
+            self._pass_by(path)  # its lanes are not ours: it waits for a process that has them, or its age
         return is_done
 
     async def _send(self, orphan: OrphanLog, exporters: Sequence[tuple[str, Exporter]]) -> None:
