@@ -48,12 +48,15 @@ class Asynctrace:
     package: ClassVar[str] = "asynctrace"
     environment: ClassVar[Mapping[str, str]] = {}
 
+    def __init__(self, journal: str | bool = False) -> None:
+        self._journal = journal
+
     async def start(self, origin: str, *, roomy: bool) -> None:
         from asynctrace import Tracer
         from asynctrace.exporters import OTLPExporter
 
         options: dict[str, Any] = {"capacity_bytes": 1 << 30} if roomy else {}
-        self.tracer = Tracer(service="benchmark", exporters=[OTLPExporter(origin)], journal=False, **options)
+        self.tracer = Tracer(service="benchmark", exporters=[OTLPExporter(origin)], journal=self._journal, **options)
         await self.tracer.start()
 
     async def produce(self, runs: int) -> None:

@@ -27,6 +27,7 @@ BENCHMARKS = (
     "burst",
     "memory",
     "loop_lag",
+    "journal_cost",
     "journal_append",
     "import_cost",
 )
