@@ -67,6 +67,8 @@ class SpanLog:
         self._capacity_spans = capacity_spans
         self._when_full = when_full or DropNewest()
         self._waits = isinstance(when_full, WaitForRoom)
+        if self._waits:  # here, because asking each time is paid by each span
+            self.append_nowait = self._append_if_room  # type: ignore[method-assign]
         self._on_ready = on_ready
         self._segment_bytes = min(SEGMENT_BYTES, max(_SMALLEST_SEGMENT, capacity_bytes // _SEGMENTS_IN_CAPACITY))
         self._lock = threading.RLock()
@@ -95,8 +97,6 @@ class SpanLog:
 
     def append_nowait(self, record: bytes) -> bool:
         """Store `record`, or count it as dropped. False only under `WaitForRoom`: full, and nothing counted yet."""
-        if self._waits:
-            return self._append_if_room(record)
         staged = self._staged
         staged.append(record)
         if len(staged) >= self._stage_limit or len(record) > _LARGE_RECORD:

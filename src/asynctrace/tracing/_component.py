@@ -288,6 +288,8 @@ class ComponentTraceContext:
 
     def _encode(self, ending: Ending, times: bytes) -> bytes:
         extras = self._extras
+        if extras is None and ending is _OK:
+            return b"".join([self._head, self._id, self._shape.ended_ok, times, *self._attributes.values()])
         front = (self._head, self._id, self._shape.encoded, times)
         if extras is None:
             return b"".join((*front, *self._attributes.values(), TAILS[ending]))

@@ -152,7 +152,8 @@ class Placement:
             root._parent, root._offset = parent, parent._offset
             root._head = head(parent._trace_id, parent._id, run)
         else:
-            run._encode_common(self._encoder)
+            if run.session_id is not None or run.user_id is not None:
+                run._encode_common(self._encoder)
             if not self._start_trace(root, run):
                 return False
         self._describe_run(run, root)
@@ -189,7 +190,7 @@ class Placement:
             if not self._ask_sampler(trace_id, root._shape.name, decision):
                 return False
         root._parent = root._run = None
-        root._offset = self._clock_offset()
+        root._offset = self._time_ns() - self._monotonic_ns()
         root._head = head(trace_id, remote_parent, run, remote=bool(remote_parent))
         return True
 
@@ -218,7 +219,7 @@ class Placement:
         component_var.set(component)
 
     def _clock_offset(self) -> int:
-        return self._clock.time_ns() - self._monotonic_ns()
+        return self._time_ns() - self._monotonic_ns()
 
     def _extras_of(self, component: ComponentTraceContext) -> Extras:
         with _extras_lock:  # two threads may add their first log at once
