@@ -324,7 +324,7 @@ def read_slab(fd: int, journal_id: bytes) -> tuple[int, list[bytes]]:
 def inspect_slab(fd: int, journal_id: bytes) -> SlabReading:
     """Raises `JournalDamaged` when the header is not that of a slab of this journal, `JournalFromNewerVersion`, `OSError`."""
     image = _read_all(fd, _bytes_of(_MOST_STEPS))
-    if image and image.count(0) == len(image):
+    if len(image) >= SLAB_FILE_BYTES and image.count(0) == len(image):
         return SlabReading(0, [], 0)  # its process died before the header was there, so before any span
     _check_header(image, journal_id)
     bodies: list[bytes] = []
