@@ -137,7 +137,7 @@ class ComponentTraceContext:
         slab = recorder._slab
         if slab is not None:
             # As in `OpenSlab.enter()`, without two calls, which cost a quarter of it.
-            body = b"".join([self._head, self._id, self._shape.encoded, _pack_start(start + self._offset)])
+            body = b"".join((self._head, self._id, self._shape.encoded, _pack_start(start + self._offset)))
             size = len(body)
             try:
                 state = slab.states[size]

@@ -5,7 +5,8 @@
 
 Promises:
 
-1. `take()` and `retire()` are called under the log's lock and make system calls only in need: when no spare is ready.
+1. `take()` and `retire()` are called under the log's lock. `take()` makes system calls only in need: when no spare is
+   ready; `retire()` never.
 2. An error of the file system is told through `on_trouble(what, error)`, from the keeper's thread, never raised into an
    append.
 3. A journal that is forgotten in a forked child is not touched there: no store, no unlink, no unlock.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
-_MOST_SPARES = 2
+_MOST_SPARES = 4
 """Files that are kept ready. One is used up in some ten milliseconds by a program that does nothing but trace."""
 
 
@@ -59,6 +60,8 @@ class Journal:
         self._mirror = None if is_mapped else Mirror(directory.open_file)
         self._open_file = directory.open_file if self._mirror is None else self._mirror.open_file
         self._segment_bytes = segment_bytes
+        self._is_simple = is_mapped and sync is None
+        """Nothing has to be on a disk, or in another file, before a segment is used anew."""
         self._names = count()
         self._numbers = count()
         self._ready: list[FileSegment] = []
@@ -111,7 +114,8 @@ class Journal:
         segment.assign(next(self._numbers), base)
         if self._mirror is not None:
             self._go_on_in(segment, self._mirror)
-        self._keeper.ask_for_spare()
+        if not self._ready:
+            self._keeper.ask_for_spare()
         return segment
 
     def _go_on_in(self, segment: FileSegment, mirror: Mirror) -> None:
@@ -122,8 +126,15 @@ class Journal:
             mirror.settle(before.name)
 
     def retire(self, segment: FileSegment) -> None:
-        """Its records are settled: it may be used anew, or go."""
-        self._keeper.retire(segment)
+        """Its records are settled: it may be used anew, or go.
+
+        Here and now if that needs nothing but memory: a thread that wants the GIL of a busy event loop is woken in vain
+        each time the loop lets go of it for a moment, which cost a tenth of a span for each one.
+        """
+        if not (self._is_simple and self._is_wanted(segment) and segment.clear()):
+            self._keeper.retire(segment)
+            return
+        self._ready.append(segment)
 
     # Called by the keeper ----------------------------------------------------------------------------------------
 
@@ -136,7 +147,7 @@ class Journal:
 
     def use_anew(self, segment: FileSegment) -> bool:
         """Keep a retired segment as a spare, or delete it; False while a request still holds a view of it."""
-        if len(self._ready) < _MOST_SPARES and segment.capacity == whole_words(self._segment_bytes):
+        if self._is_wanted(segment):
             if not segment.prepare():
                 return False
             if self._mirror is not None:
@@ -145,6 +156,9 @@ class Journal:
         else:
             self.drop(segment)
         return True
+
+    def _is_wanted(self, segment: FileSegment) -> bool:
+        return len(self._ready) < _MOST_SPARES and segment.capacity == whole_words(self._segment_bytes)
 
     def drop(self, segment: FileSegment) -> None:
         """Delete its file."""

@@ -1,7 +1,7 @@
 """Pages made present before somebody waits for them, and without holding the GIL.
 
-Promises: the bytes of the mapping do not change; the calling thread gives the GIL away at least every 64 KiB; what
-cannot be populated is left for the first store to fault in, no exception is raised.
+Promises: the bytes of the mapping do not change; the calling thread does not hold the GIL meanwhile, or gives it away every
+64 KiB; what cannot be populated is left for the first store to fault in, no exception is raised.
 
 Why: the first store into a page of a file asks the file system for leave. On a busy ext4 that took up to 125 ms, and the
 thread that stores holds the GIL meanwhile.
@@ -47,8 +47,8 @@ def _ask_kernel(memory: mmap.mmap, start: int, stop: int) -> bool:
     first = ctypes.c_char.from_buffer(memory, start)
     address = ctypes.addressof(first)
     try:
-        steps = range(0, stop - start, _STEP)
-        return all(madvise(address + at, min(_STEP, stop - start - at), _MADV_POPULATE_WRITE) == 0 for at in steps)
+        # One call for all: each one more has to wait for the GIL, and in a busy program interrupts another thread for it.
+        return madvise(address, stop - start, _MADV_POPULATE_WRITE) == 0
     finally:
         del first
 

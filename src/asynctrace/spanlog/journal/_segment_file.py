@@ -159,7 +159,14 @@ class FileSegment(Segment):
         return True
 
     def prepare(self) -> bool:
-        """Make the file one that holds nothing: its words and marks are zeroed, its pages present. Not under a lock.
+        """`clear()`, and its pages are present. Not under a lock."""
+        if not self.clear():
+            return False
+        self.populate()
+        return True
+
+    def clear(self) -> bool:
+        """Make the file one that holds nothing: its words and marks are zeroed. Takes some microseconds.
 
         False, and nothing has changed, while somebody holds a view of it. Until `assign()` nobody may append.
         """
@@ -170,7 +177,6 @@ class FileSegment(Segment):
         for at in MARKS_AT:
             for word in range(at, at + MARK_WORDS):
                 self._header[word] = 0
-        self.populate()
         return True
 
     def assign(self, number: int, base: int) -> None:
