@@ -62,6 +62,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Every test that shows that a check notices, and a table: what was broken, and the test that noticed."""
+    _install(session, "test", editable=True)
+    session.run("pytest", "-m", "mutants", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and format."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

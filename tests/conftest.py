@@ -1,10 +1,13 @@
-"""Rules for every test: asyncio only, a state directory of its own, and the long form only when it is asked for."""
+"""Rules for every test: asyncio only, a state directory of its own, the long form only when it is asked for, and tests that
+show that a check notices are marked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
+from . import mutants
 
 
 @pytest.fixture
@@ -22,9 +25,22 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The long form of a test, minutes of work, runs only when it is asked for by `-m long`."""
+    mutants.mark(items)
     if "long" in config.option.markexpr:
         return
     not_asked_for = pytest.mark.skip(reason="long form: run with -m long")
     for item in items:
         if item.get_closest_marker("long") is not None:
             item.add_marker(not_asked_for)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """After `-m mutants`: what was broken, and whether it was noticed."""
+    if config.option.markexpr != mutants.MARKER:
+        return
+    reports = [(outcome, report) for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    names = {"passed": "noticed", "failed": "failed"}
+    found = [(report.nodeid, names[outcome]) for outcome, report in reports if report.when == "call"]
+    terminalreporter.section(f"{len(found)} mutants")
+    for line in mutants.table(found):
+        terminalreporter.line(line)
