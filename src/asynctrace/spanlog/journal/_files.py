@@ -28,14 +28,26 @@ def _write_all(descriptor: int, content: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
+_ZEROS = memoryview(bytes(256 * 1024))
+
+
 def allocate(descriptor: int, size: int) -> None:
-    """Give an empty file `size` bytes that no store can lack later. Raises `OSError`."""
+    """Give a file `size` bytes that no store can lack later; what it holds already stays. Raises `OSError`."""
     if size <= 0:
         return
     if hasattr(os, "posix_fallocate"):
+        before = os.fstat(descriptor).st_size
         os.posix_fallocate(descriptor, 0, size)
+        _fill(descriptor, before, size)
     else:  # macOS: files are not mapped there, a full disk is met by write()
         os.ftruncate(descriptor, size)
+
+
+def _fill(descriptor: int, start: int, size: int) -> None:
+    """Write what is there already, zeros: on ext4 the pages of a map are present then in a tenth of the time, because what
+    is written lies in a few large folios and each page of what is only allocated asks the file system for itself."""
+    for at in range(start, size, len(_ZEROS)):
+        os.pwrite(descriptor, _ZEROS[: size - at], at)
 
 
 def sync_folder(folder: Path) -> None:
