@@ -28,6 +28,7 @@ BENCHMARKS = (
     "memory",
     "loop_lag",
     "journal_cost",
+    "journal_stalls",
     "journal_append",
     "import_cost",
 )
