@@ -6,6 +6,7 @@ Run as a program it is a racer: a process that claims, delivers and removes what
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -204,12 +205,22 @@ def create_without_clearing(folder: Path, meta: JournalMeta) -> JournalDirectory
 
 
 class UnlocksInTheChild(JournalDirectory):
-    """Takes the parent's lock with it when it closes its own copy."""
+    """Takes the parent's lock with it when it closes its own copy. A copy that the hooks of a fork do not know of."""
 
-    __slots__ = ()
+    __slots__ = ("_copy",)
+
+    @classmethod
+    def create(cls, folder: Path, meta: JournalMeta, *, sync: bool = False) -> UnlocksInTheChild:
+        made = super().create(folder, meta, sync=sync)
+        made._copy = os.dup(made._lock._descriptor)
+        return made
 
     def forget_in_child(self) -> None:
-        self._lock.release()
+        fcntl.flock(self._copy, fcntl.LOCK_UN)
+
+    def remove(self) -> None:
+        os.close(self._copy)
+        super().remove()
 
 
 class ClosesWithoutUnlocking(JournalDirectory):
