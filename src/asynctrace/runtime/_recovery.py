@@ -10,7 +10,7 @@ Promises:
 2. The keys of its requests are the old ones, the resource is the recorded one, the exporter that of the same lane name.
 3. What cannot be delivered stays, whole, for whoever comes next. After `max_age`, or beyond `capacity_bytes`, the oldest
    goes.
-4. A journal over which three processes died is put aside. One of a newer version is left alone.
+4. A journal over whose reading three processes died is put aside. One of a newer version is left alone.
 5. A loop that ends lets the pass under way finish, for as long as its own lanes may drain.
 """
 

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
+from typing import Any, Final
 
 from ._format import LOCK_FILE
 
-__all__ = ["allocate", "erase", "names_lock_last", "sync_folder", "unlink", "write_new"]
+__all__ = [
+    "MAP_OPTIONS",
+    "NO_DESCRIPTOR",
+    "allocate",
+    "erase",
+    "names_lock_last",
+    "sync_folder",
+    "unlink",
+    "write_new",
+]
+
+MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""From 3.13 on a mapping need not keep a copy of its descriptor: half as many are open."""
+
+NO_DESCRIPTOR: Final = -1
+"""A file that was closed."""
+
+_ZEROS = memoryview(bytes(256 * 1024))
 
 
 def write_new(path: Path, content: bytes, *, sync: bool = False) -> None:
@@ -26,9 +45,6 @@ def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-_ZEROS = memoryview(bytes(256 * 1024))
 
 
 def allocate(descriptor: int, size: int) -> None:

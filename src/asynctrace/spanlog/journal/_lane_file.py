@@ -48,12 +48,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import zlib
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 from ..._errors import JournalDamaged, JournalError, JournalFromNewerVersion
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR
 from ._format import BLOCK_BYTES, FORMAT_VERSION, HEADER_BYTES, SEALED
 from ._lane_state import (
     CURSOR,
@@ -98,9 +98,6 @@ _CHECKED = Struct("<IIQQQ")
 
 _MOST: Final = (1 << 63) - 1
 
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-_NO_DESCRIPTOR = -1
-
 
 # ── the file ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +113,7 @@ class LaneFile:
         """For `create()` and `open()`."""
         self._fd = fd
         self._entries = entries
-        self._memory = mmap.mmap(fd, _file_bytes(entries), mmap.MAP_SHARED, access, **_MAP_OPTIONS)
+        self._memory = mmap.mmap(fd, _file_bytes(entries), mmap.MAP_SHARED, access, **MAP_OPTIONS)
         self._words = memoryview(self._memory).cast("Q")
         self._is_current = False
         self._state = LaneState()
@@ -167,10 +164,10 @@ class LaneFile:
 
     def close(self) -> None:
         """Give back the descriptor and the mapping. Stores nothing; may be repeated."""
-        fd, self._fd = self._fd, _NO_DESCRIPTOR
+        fd, self._fd = self._fd, NO_DESCRIPTOR
         self._words.release()
         self._memory.close()
-        if fd != _NO_DESCRIPTOR:
+        if fd != NO_DESCRIPTOR:
             os.close(fd)
 
     def sync(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import threading
 import zlib
 from bisect import bisect_left
@@ -17,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..._errors import JournalDamaged
-from ._files import allocate
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR, allocate
 from ._format import (
     BLOCK_BYTES,
     CAPACITY_AT,
@@ -45,9 +44,6 @@ _STATE: Final = slice(STATE_AT * _WORD, (STATE_AT + 1) * _WORD)
 _FREE_STATE: Final = FREE.to_bytes(_WORD, "little")
 _GENERATION: Final = slice(BLOCK_BYTES, BLOCK_BYTES + _WORD)
 """Of a lane's file; its `_STATE` is that of every file."""
-
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-_NO_DESCRIPTOR: Final = -1
 
 
 def memory_file(name: str, size: int) -> int:
@@ -87,7 +83,7 @@ class _Copy:
 
     def __init__(self, open_file: Callable[[str, int], int], name: str, memory: int, size: int) -> None:
         """The memory first: a failure leaves no file behind."""
-        self._memory = mmap.mmap(memory, size, mmap.MAP_SHARED, mmap.PROT_READ, **_MAP_OPTIONS)
+        self._memory = mmap.mmap(memory, size, mmap.MAP_SHARED, mmap.PROT_READ, **MAP_OPTIONS)
         self._lock = threading.Lock()
         self._is_unsynced = False
         self._real = open_file(name, size)
@@ -118,8 +114,8 @@ class _Copy:
                 self._lock.release()
 
     def _close(self) -> None:
-        real, self._real = self._real, _NO_DESCRIPTOR
-        if real != _NO_DESCRIPTOR:
+        real, self._real = self._real, NO_DESCRIPTOR
+        if real != NO_DESCRIPTOR:
             os.close(real)
         with suppress(BufferError):
             self._memory.close()
@@ -141,7 +137,7 @@ class LaneCopy(_Copy):
     def copy(self) -> bool:
         """False, and the file is as it was: a second generation since the last copy is just beginning."""
         with self._lock:
-            return self._real == _NO_DESCRIPTOR or self._copy()
+            return self._real == NO_DESCRIPTOR or self._copy()
 
     def _copy(self) -> bool:
         memory: Any = self._memory
@@ -231,13 +227,13 @@ class SlabCopy(_Copy):
     def look(self) -> None:
         """Note what has changed. Raises `OSError` when the slab has grown and its file cannot."""
         with self._lock:
-            if self._real != _NO_DESCRIPTOR:
+            if self._real != NO_DESCRIPTOR:
                 self._look()
 
     def write(self) -> None:
         """Write what was noted."""
         with self._lock:
-            if self._real != _NO_DESCRIPTOR:
+            if self._real != NO_DESCRIPTOR:
                 self._write_pages()
 
     def _look(self) -> None:
@@ -276,7 +272,7 @@ class SlabCopy(_Copy):
         """The slab has grown."""
         size = os.fstat(self._fd).st_size
         allocate(self._real, size)
-        memory = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, **_MAP_OPTIONS)
+        memory = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, **MAP_OPTIONS)
         before, self._memory = self._memory, memory
         last = self._shadow[-1]
         last.extend(bytes(min(_CHUNK, size - (len(self._shadow) - 1) * _CHUNK) - len(last)))
@@ -293,8 +289,8 @@ class SlabCopy(_Copy):
             del self._seen[at]
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, _NO_DESCRIPTOR
-        if fd != _NO_DESCRIPTOR:
+        fd, self._fd = self._fd, NO_DESCRIPTOR
+        if fd != NO_DESCRIPTOR:
             os.close(fd)
         super()._close()
 
@@ -328,7 +324,7 @@ class SegmentCopy(_Copy):
     def copy(self, *, may_replace: bool) -> bool:
         """False when the file was left alone because it holds records that something else may need (see `may_replace`)."""
         with self._lock:
-            return self._real == _NO_DESCRIPTOR or self._copy(may_replace)
+            return self._real == NO_DESCRIPTOR or self._copy(may_replace)
 
     def _copy(self, may_replace: bool) -> bool:
         header = self._memory[:HEADER_BYTES]

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .._segment import WORD_BYTES, Segment, slots_for, whole_words
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR
 from ._format import (
     BASE_AT,
     CAPACITY_AT,
@@ -56,10 +56,6 @@ from ._populate import populate
 
 __all__ = ["FileSegment", "segment_file_bytes"]
 
-_NO_DESCRIPTOR = -1
-
-# From 3.13 on a mapping does not keep a copy of its descriptor: half as many are open.
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 _ZEROS = bytes(64 * 1024)
 
@@ -128,7 +124,7 @@ class FileSegment(Segment):
         size = segment_file_bytes(capacity)
         fd = open_file(name, size)
         try:
-            memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, **_MAP_OPTIONS)
+            memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, **MAP_OPTIONS)
         except BaseException:
             os.close(fd)
             raise
@@ -274,11 +270,11 @@ class FileSegment(Segment):
 
     def close(self) -> None:
         """Give back the descriptor, and the mapping as soon as nobody holds a view of it. Stores nothing; may be repeated."""
-        fd, self._fd = self._fd, _NO_DESCRIPTOR
+        fd, self._fd = self._fd, NO_DESCRIPTOR
         self._let_go()
         with suppress(BufferError):
             self._memory.close()
-        if fd != _NO_DESCRIPTOR:
+        if fd != NO_DESCRIPTOR:
             os.close(fd)
 
     def _lay_out(self) -> None:

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import zlib
 from array import array
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Literal
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
 from .._segment import WORD_BYTES, Segment
+from ._files import MAP_OPTIONS
 from ._format import (
     BASE_AT,
     CAPACITY_AT,
@@ -67,8 +67,6 @@ _LONGEST_FILE = 2 * LARGEST_SEGMENT
 
 _NO_BYTES = memoryview(b"")
 
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-
 
 class ReadSegment(Segment):
     """The records of a segment file that can be trusted: `used` of them, from number `base` on. Read-only."""
@@ -92,7 +90,7 @@ class ReadSegment(Segment):
         """End offsets of the `used` records, without the other bits of a directory word."""
         self.payload = _NO_BYTES
         if ends:
-            self._memory = mmap.mmap(fd, HEADER_BYTES + ends[-1], mmap.MAP_SHARED, mmap.PROT_READ, **_MAP_OPTIONS)
+            self._memory = mmap.mmap(fd, HEADER_BYTES + ends[-1], mmap.MAP_SHARED, mmap.PROT_READ, **MAP_OPTIONS)
             self.payload = memoryview(self._memory)[HEADER_BYTES:]
 
     def reuse(self, base: int) -> bool:

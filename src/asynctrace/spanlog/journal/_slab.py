@@ -49,14 +49,14 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR
 from ._format import BLOCK_BYTES, FORMAT_VERSION, HEADER_BYTES, SEALED, slab_file
 from ._populate import populate
 
@@ -96,9 +96,6 @@ STATE_WORDS: Final = tuple(
 )
 """The state of a slot with a body of so many bytes."""
 _SIZES: Final = {word: size for size, word in enumerate(STATE_WORDS)}
-
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-_NO_DESCRIPTOR: Final = -1
 
 
 def _nobody() -> None:
@@ -221,7 +218,7 @@ class OpenSlab:
 
     def _grow_alone(self, *, wait: bool) -> bool:
         with self._lock:
-            if self._is_growing or self._fd == _NO_DESCRIPTOR:
+            if self._is_growing or self._fd == NO_DESCRIPTOR:
                 return False
             self._is_growing = True
             try:
@@ -247,7 +244,7 @@ class OpenSlab:
         return True
 
     def _map(self, steps: int) -> mmap.mmap:
-        return mmap.mmap(self._fd, _bytes_of(steps), mmap.MAP_SHARED, **_MAP_OPTIONS)
+        return mmap.mmap(self._fd, _bytes_of(steps), mmap.MAP_SHARED, **MAP_OPTIONS)
 
     def _use(self, memory: mmap.mmap) -> None:
         """Who has taken a slot of the mapping before may still store into it: it stays as long as somebody does."""
@@ -274,13 +271,13 @@ class OpenSlab:
         Later calls do nothing: `enter()` finds no room.
         """
         with self._lock:
-            fd, self._fd = self._fd, _NO_DESCRIPTOR
+            fd, self._fd = self._fd, NO_DESCRIPTOR
             self._use(
                 mmap.mmap(-1, _bytes_of(max(1, self._steps)), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             )  # costs no memory
             self.free.clear()
             self._reserve.clear()
-        if fd != _NO_DESCRIPTOR:
+        if fd != NO_DESCRIPTOR:
             os.close(fd)
 
     def forget_in_child(self) -> None:
