@@ -496,9 +496,9 @@ def threads() -> int:
 def settles_at(count: Callable[[], int], wanted: int, what: str, *, timeout: float = 1.5) -> None:
     """Threads and descriptors go a moment after the call that ends them has returned."""
     deadline = time.monotonic() + timeout
-    while count() > wanted and time.monotonic() < deadline:
+    while (found := count()) > wanted and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert count() <= wanted, f"{count() - wanted} more {what} than before"
+    assert found <= wanted, f"{found - wanted} more {what} than before"
 
 
 def check_the_owner_thread_delivers_and_ends() -> None:
