@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from .delivery import DeliveryNotice, DeliveryOptions, LaneStatistics
     from .runtime import (
+        JournalOptions,
         SignalHandlers,
         Statistics,
         Tracer,
@@ -90,6 +91,7 @@ __all__ = [
     "configure",
     "default_tracer",
     "DeliveryOptions",
+    "JournalOptions",
     "Limits",
     "DropNewest",
     "DropOldest",
@@ -192,6 +194,7 @@ _NAMES = {
         "LaneStatistics",
     ),
     ".runtime": (
+        "JournalOptions",
         "SignalHandlers",
         "Statistics",
         "Tracer",

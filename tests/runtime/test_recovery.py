@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asynctrace import DeliveryNotice, ExportResult, Tracer
+from asynctrace import DeliveryNotice, ExportResult, JournalOptions, Tracer
 from asynctrace.exporters import MemoryExporter
 from asynctrace.runtime import _recovery
 from asynctrace.spanlog.journal import JournalState, claim, list_journals, read_segment, service_folder
@@ -227,3 +227,15 @@ async def test_callbacks_hear_of_what_is_spooled_and_recovered(state_directory: 
         await until(lambda: tracer.receipt().recovered == 7)
     assert [(notice.kind, notice.count) for notice in told] == [("spool", 7), ("recover", 7)]
     assert len({notice.journal_id for notice in told}) == 1
+
+
+async def test_what_is_older_than_a_journal_may_be_goes(state_directory: Path) -> None:
+    told: list[DeliveryNotice] = []
+    await leave_spooled(state_directory, 4)
+    await asyncio.sleep(0.05)
+    options = JournalOptions(path=state_directory, max_age=0.01)
+    memory = MemoryExporter(name=LANE)
+    async with Tracer(service=SERVICE, exporters=[memory], journal=options, on_drop=told.append):
+        await until(lambda: JournalState.ORPHAN not in states(state_directory))
+    assert not memory.spans
+    assert [(notice.reason, notice.count) for notice in told] == [("expired", 4)]

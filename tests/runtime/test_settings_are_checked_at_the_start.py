@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import asynctrace
-from asynctrace import ConfigurationError, MisuseError, Tracer
+from asynctrace import ConfigurationError, JournalOptions, MisuseError, Tracer
 from asynctrace.exporters import MemoryExporter, OTLPExporter
 from asynctrace.runtime._environment import read_environment
 
@@ -46,6 +46,15 @@ def test_a_wrong_argument_is_an_error_at_once(mistake: str) -> None:
     options, error, hint = WRONG_ARGUMENTS[mistake]
     with pytest.raises(error, match=hint):
         Tracer(**{"service": "shop", "exporters": [], **options})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("capacity_bytes", 1024), ("capacity_bytes", "256 MB"), ("max_age", 0), ("max_age", "a day"), ("path", 3)],
+)
+def test_a_wrong_bound_of_a_journal_is_an_error_at_once(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=field):
+        JournalOptions(**{field: value})
 
 
 WRONG_VARIABLES = {

@@ -33,6 +33,7 @@ from asynctrace import (
     JournalDamaged,
     JournalError,
     JournalFromNewerVersion,
+    JournalOptions,
     LaneReceipt,
     LaneStatistics,
     Limits,
@@ -162,7 +163,7 @@ def make_tracers(mask: Callable[[str, str], str]) -> Iterator[Tracer]:
     yield Tracer(mask=False, capacity_bytes=1 << 20, capacity_spans=1000, delivery=DeliveryOptions(linger=0.2))
     for when_full in (DropNewest(), DropOldest(), WaitForRoom(timeout=1.5), "drop_oldest"):
         yield Tracer(when_full=when_full)
-    for journal in ("auto", True, "state", Path("state")):
+    for journal in ("auto", True, "state", Path("state"), JournalOptions(path="state", max_age=3600.0)):
         yield Tracer(journal=journal, sync=0.2, when_full="journal")
     yield Tracer(on_drop=told, on_reject=told_later, on_spool=print, on_recover=lambda notice: notice.count)
     yield assert_type(asynctrace.configure(service="shop", exporters=[]), Tracer)

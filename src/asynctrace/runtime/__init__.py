@@ -12,11 +12,13 @@ from ._functions import (
     trace,
     trace_component,
 )
+from ._journal import JournalOptions
 from ._registry import configure, default_tracer, set_default, shutdown, shutdown_sync
 from ._signals import SignalHandlers, install_signal_handlers
 from ._tracer import Statistics, Tracer
 
 __all__ = [
+    "JournalOptions",
     "SignalHandlers",
     "Statistics",
     "Tracer",

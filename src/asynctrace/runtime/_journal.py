@@ -25,7 +25,7 @@ import msgspec
 
 from .._contracts import OpenSpanNotes
 from .._diagnostics import Diagnostics
-from .._errors import JournalError
+from .._errors import ConfigurationError, JournalError
 from ..delivery import Delivery, Origin
 from ..spanlog import SpanLog
 
@@ -33,11 +33,38 @@ if TYPE_CHECKING:
     from ..spanlog.journal import Journal, JournalLog
     from ._recovery import Recovery
 
-__all__ = ["Journaling", "JournalSettings", "boot_id", "make_log", "open_journal"]
+__all__ = ["JournalOptions", "Journaling", "JournalSettings", "boot_id", "make_log", "open_journal"]
+
+
+_SMALLEST_CAPACITY = 4 * 1024 * 1024
+"""Bytes. A journal has 2 MiB before its first span."""
+
+
+class JournalOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A journal with bounds of its own: `Tracer(journal=JournalOptions(max_age=7 * 86400.0))`.
+
+    Raises `ConfigurationError`, naming the field, for a value that cannot work.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    """Takes the place of the state directory. None is that one, as with `journal=True`."""
+    capacity_bytes: int = 268435456
+    """Bytes of all journals of one service on the disk; the oldest that no process holds go first."""
+    max_age: float = 86400.0
+    """Seconds after which what nobody could deliver goes."""
+
+    def __post_init__(self) -> None:
+        size, age = self.capacity_bytes, self.max_age
+        if isinstance(size, bool) or not isinstance(size, int) or size < _SMALLEST_CAPACITY:
+            raise ConfigurationError(f"JournalOptions(capacity_bytes=…) is {_SMALLEST_CAPACITY} or more, not {size!r}")
+        if isinstance(age, bool) or not isinstance(age, int | float) or not 0 < age < float("inf"):
+            raise ConfigurationError(f"JournalOptions(max_age=…) is a number of seconds, not {age!r}")
+        if self.path is not None and not isinstance(self.path, str | os.PathLike):
+            raise ConfigurationError(f"JournalOptions(path=…) is a path or None, not {self.path!r}")
 
 
 class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where journals are kept, and for how long."""
+    """What a tracer was given of this, and what the environment says."""
 
     state: Path
     """The state directory."""
@@ -45,10 +72,7 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Asked for by name: not having one is an error."""
     sync: float | None
     """Seconds between two syncs to the disk; None leaves that to the system."""
-    capacity_bytes: int = 256 * 1024 * 1024
-    """Bytes of all journals of one service; the oldest go first."""
-    max_age: float = 24 * 3600.0
-    """Seconds after which what nobody could deliver goes."""
+    bounds: JournalOptions = JournalOptions()
 
 
 class Journaling:

@@ -15,7 +15,7 @@ from .._errors import ConfigurationError
 from ..delivery import DeliveryOptions, NoticeCallback
 from ..spanlog import DropOldest, WhenFull, parse_when_full
 from ._environment import Environment
-from ._journal import JournalSettings
+from ._journal import JournalOptions, JournalSettings
 
 __all__ = [
     "Settings",
@@ -119,9 +119,12 @@ def journal_of(journal: object, sync: object, environment: Environment) -> Journ
         return None
     if journal == "auto" or journal is True:
         return JournalSettings(state=environment.state, is_wanted=journal is True, sync=every)
+    if isinstance(journal, JournalOptions):
+        state = environment.state if journal.path is None else Path(journal.path)
+        return JournalSettings(state=state, is_wanted=True, sync=every, bounds=journal)
     if isinstance(journal, str | PathLike) and str(journal):
         return JournalSettings(state=Path(journal), is_wanted=True, sync=every)
-    raise TypeError(f'journal is "auto", True, False or a path, not {type(journal).__name__}')
+    raise TypeError(f'journal is "auto", True, False, a path or JournalOptions(), not {type(journal).__name__}')
 
 
 def policy_of(when_full: object, journal: JournalSettings | None, capacity_bytes: int) -> tuple[WhenFull, int]:
@@ -130,7 +133,7 @@ def policy_of(when_full: object, journal: JournalSettings | None, capacity_bytes
         return parse_when_full(when_full), capacity_bytes
     if journal is None:
         raise ConfigurationError('when_full="journal" needs a journal: leave journal=False out')
-    return DropOldest(), max(capacity_bytes, journal.capacity_bytes)
+    return DropOldest(), max(capacity_bytes, journal.bounds.capacity_bytes)
 
 
 def callbacks_of(**given: NoticeCallback | None) -> dict[str, NoticeCallback]:

@@ -168,12 +168,12 @@ class Recovery:
         """What there is, and what was too old or too much and is gone."""
         from ..spanlog.journal import list_journals, remove_expired, service_folder
 
-        settings = self._settings
+        bounds = self._settings.bounds
 
         self._folder = service_folder(self._settings.state, self._service)
         self._seen = self._folder_time()
         removed = remove_expired(
-            self._folder, self._time_ns(), settings.max_age, settings.capacity_bytes, count=_count_undelivered
+            self._folder, self._time_ns(), bounds.max_age, bounds.capacity_bytes, count=_count_undelivered
         )
         return list_journals(self._folder), removed
 

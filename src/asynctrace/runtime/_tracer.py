@@ -33,6 +33,7 @@ from ..tracing._component import ENDED
 from ..tracing._open_spans import OpenSpans
 from . import _fork, _registry
 from ._environment import read_environment
+from ._journal import JournalOptions
 from ._loops import run_privately
 from ._options import (
     Settings,
@@ -119,7 +120,7 @@ class Tracer(Recorder):
         service: str | None = None,
         exporters: Sequence[Exporter] | None = None,
         *,
-        journal: Literal["auto"] | bool | str | PathLike[str] = "auto",
+        journal: Literal["auto"] | bool | str | PathLike[str] | JournalOptions = "auto",
         sync: float | None = None,
         when_full: WhenFull | str = "drop_newest",
         capacity_bytes: int = _CAPACITY_BYTES,
