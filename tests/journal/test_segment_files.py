@@ -39,6 +39,7 @@ def fill(segment: FileSegment, count: int, size: int = 300, first: int = 0) -> N
 
 
 def descriptors() -> int:
+    gc.collect()  # what other tests left
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -92,7 +93,7 @@ def test_a_file_that_cannot_be_mapped_costs_no_descriptor(tmp_path: Path) -> Non
     before = descriptors()
     with pytest.raises((ValueError, OSError)):
         FileSegment.create(lambda name, size: opener(tmp_path)(name, 4096), "00000000.seg", JOURNAL_ID, 1, 0, MIB)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_closing_gives_back_descriptor_and_mapping_and_stores_nothing(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_closing_gives_back_descriptor_and_mapping_and_stores_nothing(tmp_path: 
     content = (tmp_path / "00000000.seg").read_bytes()
     segment.close()
     segment.close()
-    assert descriptors() == before
+    assert descriptors() <= before
     assert mappings(tmp_path) == 0
     assert (tmp_path / "00000000.seg").read_bytes() == content
 
@@ -118,7 +119,7 @@ def test_a_view_that_is_held_stays_valid_and_keeps_only_the_mapping(tmp_path: Pa
     del view, segment
     gc.collect()
     assert mappings(tmp_path) == 0
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_making_a_segment_touches_few_pages(tmp_path: Path) -> None:
