@@ -14,10 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from array import array
@@ -25,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from _busy import busy_disk, busy_thread
 from _common import Benchmark, Figure, Scale, Task, main, percentile, run_child
 
 from asynctrace.spanlog import SpanLog
@@ -37,16 +36,6 @@ IN_A_ROW = 20
 MUST_MS, AIM_MS = 1.0, 0.1
 """p99.99 of one append to a mapped file, beside both."""
 WAYS = ("memory", "mapped file", "write() for each")
-
-DISK_HOG = """
-import os, sys
-with open(sys.argv[1], "wb", buffering=0) as file:
-    while os.getppid() == int(sys.argv[2]):
-        file.seek(0)
-        for _ in range(16):
-            file.write(bytes(1 << 20))
-        os.fsync(file.fileno())
-"""
 
 SETTLED_AT_ONCE = 512
 
@@ -110,7 +99,7 @@ async def child(task: Task) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, appending(task.options["way"], Path(name)) as (append, settle):
         if task.options["alone"]:
             return {"ns": _cpu_for_each(append, settle, task.options["appends"])}
-        with _busy_thread(), _busy_disk(Path(name)):
+        with busy_thread(), busy_disk(Path(name)):
             waits = _latencies(append, settle, task.options["appends"])
         return {
             "ms": {str(share): percentile(waits, share) / 1e6 for share in (0.5, 0.99, 0.9999, 1.0)},
@@ -139,33 +128,6 @@ def _latencies(append: Append, settle: Settle, count: int) -> list[int]:
         append(RECORD)
         waits[number] = clock() - begin
     return waits.tolist()
-
-
-@contextlib.contextmanager
-def _busy_thread() -> Iterator[None]:
-    is_over = False
-
-    def compute() -> None:
-        while not is_over:
-            sum(range(1000))
-
-    thread = threading.Thread(target=compute)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over = True
-        thread.join()
-
-
-@contextlib.contextmanager
-def _busy_disk(folder: Path) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", DISK_HOG, str(folder / "hog"), str(os.getpid())])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def measure(scale: Scale) -> tuple[list[Figure], dict[str, Any]]:

@@ -108,7 +108,7 @@ def in_the_files(journal: Journal) -> dict[int, bytes]:
 
 
 class _Slower(JournalLog):
-    """Shows the way of an append that is written as a method, for doubles to break."""
+    """An append that is written as a method; each double below has a wrong way of its own."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -116,7 +116,7 @@ class _Slower(JournalLog):
             self.append_nowait = self._append_wrongly  # type: ignore[method-assign]
 
     def _append_wrongly(self, record: bytes) -> bool:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is no double yet: it has no way to append")
 
 
 def _a_call() -> None:

@@ -310,7 +310,7 @@ def ticks_meanwhile(work: Callable[[], object]) -> int:
 
 def test_others_have_their_turn_while_pages_are_populated(tmp_path: Path) -> None:
     if not populate_._madvise():
-        pytest.skip("no madvise")
+        pytest.skip("this system has no madvise(2) to populate pages with: they are touched, which holds the GIL")
     segment = make(tmp_path, 64 * MIB)
     assert ticks_meanwhile(segment.populate) > 10
     segment.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,7 +18,8 @@ import structlog
 from asynctrace import Tracer
 from asynctrace.exporters import MemoryExporter
 from asynctrace.runtime import _journal
-from asynctrace.spanlog.journal import Choice, JournalState, Mode
+from asynctrace.spanlog._segment import Segment
+from asynctrace.spanlog.journal import Choice, FileSegment, Journal, JournalState, Mode
 
 from .journals import LANE, Away, die, leave_spooled, make_tracer, states
 
@@ -140,12 +142,18 @@ def open_to_others(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
+def delete(folder: Path) -> None:
+    """Again, where a file was made in it meanwhile."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 async def test_a_directory_that_is_deleted_while_it_is_used_costs_no_span(state_directory: Path) -> None:
     memory = MemoryExporter(name=LANE)
     async with make_tracer(state_directory, memory, capacity_bytes=512 * 1024) as tracer:
         async with tracer.trace("before"):
             pass
-        shutil.rmtree(state_directory / "v1")
+        delete(state_directory / "v1")
         for i in range(3000):
             async with tracer.trace(f"after-{i}"):
                 pass
@@ -153,6 +161,9 @@ async def test_a_directory_that_is_deleted_while_it_is_used_costs_no_span(state_
                 await tracer.flush()
         receipt = await tracer.flush()
         assert receipt.complete, f"{receipt!r}"
+        async with asyncio.timeout(10.0):  # it is looked for once a second
+            while "deleted" not in tracer.statistics().journal_troubles:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
     assert len(memory.spans) == 3001
 
 
@@ -204,34 +215,45 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-async def test_a_full_disk_costs_no_span_and_is_told_and_works_again(small_disk: Path) -> None:
-    memory = MemoryExporter(name=LANE)
-    ballast = small_disk / "ballast"
-    async with make_tracer(small_disk, memory) as tracer:
-        async with tracer.trace("first"):
+async def end_many(tracer: Tracer, n: int) -> set[type[Segment]]:
+    """End `n` spans without giving the lanes a turn; returns what kinds of segments took them."""
+    kinds: set[type[Segment]] = set()
+    for i in range(n):
+        async with tracer.trace(f"run-{i}"):
             pass
+        kinds.add(type(tracer._log._segments[-1]))
+    return kinds
+
+
+async def check_a_full_disk_is_survived(disk: Path, make: Callable[..., Tracer]) -> None:
+    memory = MemoryExporter(name=LANE)
+    ballast = disk / "ballast"
+    async with make(disk, memory) as tracer:
+        assert await end_many(tracer, 1) == {FileSegment}
         fill(ballast)
-        for i in range(30_000):
-            async with tracer.trace(f"run-{i}"):
-                pass
-            if not i % 5000:
-                await tracer.flush()
-        receipt = await tracer.flush()
-        assert receipt.complete, f"{receipt!r}"
+        assert Segment in await end_many(tracer, 30_000), "kept in memory, where no file can be had"
+        assert (await tracer.flush()).complete, f"{tracer.receipt()!r}"
         assert tracer.statistics().journal_troubles.get("disk_full", 0) > 0
         ballast.unlink()
-        before = segments_below(small_disk)
-        for i in range(20_000):
-            async with tracer.trace(f"again-{i}"):
-                pass
-            if not i % 5000:
-                await tracer.flush()
-        assert segments_below(small_disk) >= before
+        await end_many(tracer, 20_000)
+        assert type(tracer._log._segments[-1]) is FileSegment, "and in files again once there is room"
+        assert (await tracer.flush()).complete, f"{tracer.receipt()!r}"
     assert len(memory.spans) == 50_001
 
 
-def segments_below(folder: Path) -> int:
-    return len(list(folder.rglob("*.seg")))
+async def test_a_full_disk_costs_no_span_and_is_told_and_works_again(small_disk: Path) -> None:
+    await check_a_full_disk_is_survived(small_disk, make_tracer)
+
+
+async def test_a_journal_that_gives_up_for_good_is_noticed(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Journal.take
+
+    def take_until_it_fails(journal: Journal, size: int, base: int) -> FileSegment | None:
+        return None if journal.troubles else take(journal, size, base)
+
+    monkeypatch.setattr(Journal, "take", take_until_it_fails)
+    with pytest.raises(AssertionError, match="files again"):
+        await check_a_full_disk_is_survived(small_disk, make_tracer)
 
 
 def fill(ballast: Path) -> None:
