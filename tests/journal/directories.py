@@ -46,10 +46,12 @@ def make_meta(**changes: Any) -> JournalMeta:
 
 
 def leave_orphan(folder: Path, size: int = 0, *, modified_ns: int | None = None, **meta: Any) -> Path:
-    """A journal whose owner is gone."""
+    """A journal whose owner is gone, and that uses all of its `size` bytes."""
     directory = JournalDirectory.create(folder, make_meta(**meta))
     if size:
-        os.close(directory.open_file("00000000.seg", size))
+        descriptor = directory.open_file("00000000.seg", size)
+        os.pwrite(descriptor, b"x" * size, 0)
+        os.close(descriptor)
     directory.release()
     if modified_ns is not None:
         for name in os.listdir(directory.path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from asynctrace.spanlog.journal import _retention
 from asynctrace.spanlog.journal._directory import JournalDirectory, claim, list_journals, quarantine
 from asynctrace.spanlog.journal._format import FORMAT_VERSION
 from asynctrace.spanlog.journal._retention import Removed, remove_expired, sweep
@@ -220,3 +221,74 @@ def test_a_creator_that_slept_while_its_leftover_was_swept_fails_and_leaves_noth
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert remove_expired(tmp_path / "nothing", NOW, DAY, 0) == []
+
+
+# ------------------------------------------------------------------------------------------- what was never used
+
+MIB = 1 << 20
+
+
+def leave_mostly_unused(folder: Path, hours: float) -> tuple[Path, bytes]:
+    """An orphan with a MiB of segment, of which the first bytes and the last are used."""
+    content = bytearray(MIB)
+    content[:5000], content[-8:] = os.urandom(5000), os.urandom(8)
+    path = leave(folder, hours, MIB)
+    segment = path / "00000000.seg"
+    segment.write_bytes(content)
+    os.utime(segment, ns=(NOW - round(hours * HOUR),) * 2)
+    return path, bytes(content)
+
+
+def check_what_was_never_used_is_given_back_first(folder: Path) -> None:
+    left = [leave_mostly_unused(folder, hours) for hours in range(1, 11)]
+    before = list_journals(folder)
+    assert remove_expired(folder, NOW, DAY, MIB) == [], "ten times 5,000 bytes are less than one MiB"
+    assert [path for path, _ in left if path.exists()] == [path for path, _ in left]
+    assert all((path / "00000000.seg").read_bytes() == content for path, content in left)
+    after = list_journals(folder)
+    assert sum(entry.size for entry in after) < MIB
+    assert [entry.modified_ns for entry in after] == [entry.modified_ns for entry in before]
+
+
+def test_what_was_never_used_is_given_back_before_anything_is_removed(tmp_path: Path) -> None:
+    check_what_was_never_used_is_given_back_first(tmp_path)
+
+
+def test_removing_without_giving_back_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_retention, "dig_holes", lambda descriptor: None)
+    with pytest.raises(AssertionError, match="less than one MiB"):
+        check_what_was_never_used_is_given_back_first(tmp_path)
+
+
+def test_digging_that_takes_what_is_used_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_retention, "dig_holes", lambda descriptor: os.truncate(descriptor, 4096))
+    with pytest.raises(AssertionError):
+        check_what_was_never_used_is_given_back_first(tmp_path)
+
+
+def test_only_as_much_is_given_back_as_has_to_be(tmp_path: Path) -> None:
+    left = [leave_mostly_unused(tmp_path, hours)[0] for hours in (1, 2, 3)]
+    assert remove_expired(tmp_path, NOW, DAY, 2 * MIB + 100_000) == []
+    sizes = {entry.path: entry.size for entry in list_journals(tmp_path)}
+    assert sizes[left[2]] < MIB / 10, "the oldest"
+    assert min(sizes[left[0]], sizes[left[1]]) >= MIB
+
+
+def test_a_journal_that_somebody_holds_keeps_its_room(tmp_path: Path) -> None:
+    """A store into a hole of its map would be a SIGBUS on a full disk."""
+    own = JournalDirectory.create(tmp_path, make_meta())
+    os.close(own.open_file("00000000.seg", MIB))
+    assert remove_expired(tmp_path, NOW, DAY, 1000) == []
+    (entry,) = list_journals(tmp_path)
+    assert entry.size >= MIB
+    own.remove()
+
+
+def test_lane_files_keep_their_room(tmp_path: Path) -> None:
+    """Whoever recovers the journal stores into them through a map."""
+    path, _ = leave_mostly_unused(tmp_path, 1)
+    lane = path / "otlp.lane"
+    (path / "00000000.seg").rename(lane)
+    remove_expired(tmp_path, NOW, DAY, MIB + 100_000)
+    status = lane.stat()
+    assert status.st_blocks * 512 >= status.st_size

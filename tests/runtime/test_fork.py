@@ -105,7 +105,7 @@ stop = threading.Event()
 def append():
     while not stop.is_set():
         end_spans(20, "thread")
-        time.sleep(random.random() / 500)
+        time.sleep(random.random() / 100)
 
 threads = [threading.Thread(target=append) for _ in range(2)]
 for thread in threads:
@@ -113,14 +113,15 @@ for thread in threads:
 codes = []
 for number in range(int(sys.argv[2])):
     time.sleep(random.random() / 500)
-    codes.append(wait_for(in_child(lambda: tracer.trace_component("child").start().end()), 5.0))
+    codes.append(wait_for(in_child(lambda: tracer.trace_component("child").start().end()), 10.0))
     if codes[-1] == "hangs":
         break
 stop.set()
 for thread in threads:
     thread.join()
 print(sorted(map(str, set(codes))))
-print(tracer.shutdown_sync(10).complete)
+receipt = tracer.shutdown_sync(30)
+print(receipt.complete or receipt)
 """
 
 FINALISED = """

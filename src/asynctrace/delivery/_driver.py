@@ -280,6 +280,7 @@ class LaneDriver:
         if self._starting is None:
             self._starting = self._loop.create_task(start(), context=self._context)
             asyncio._unregister_task(self._starting)
+            self._starting._log_destroy_pending = False  # type: ignore[attr-defined]
         starting = self._starting
         try:
             await asyncio.shield(starting)

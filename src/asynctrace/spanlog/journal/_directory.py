@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
-from ._files import allocate, erase, names_lock_last, sync_folder, unlink, write_new
+from ._files import allocate, bytes_on_disk, erase, names_lock_last, sync_folder, unlink, write_new
 from ._format import LOCK_FILE, META_FILE, JournalMeta, decode_meta, encode_meta
 from ._lock import Lock
 from ._state import check_state
@@ -49,6 +49,7 @@ __all__ = [
     "QUARANTINE",
     "is_own_directory",
     "make_away_with",
+    "measure",
     "take",
 ]
 
@@ -285,7 +286,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     state: JournalState
     meta: JournalMeta | None
     size: int
-    """Bytes of all its files."""
+    """Bytes that its files take on the disk."""
     modified_ns: int
     """The last sign of life of its owner: recovering it does not make it younger. 0 when there is none."""
 
@@ -317,7 +318,7 @@ def _look_at(path: Path, *, aside: bool = False) -> JournalEntry | None:
         return None
     if not is_own_directory(status):
         return JournalEntry(path, JournalState.FOREIGN, None, 0, status.st_mtime_ns)
-    size, modified_ns = _measure(path)
+    size, modified_ns = measure(path)
     state, meta = _state_of(path)
     if state is None:
         return None
@@ -331,7 +332,7 @@ def is_own_directory(status: os.stat_result) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def _measure(path: Path) -> tuple[int, int]:
+def measure(path: Path) -> tuple[int, int]:
     """(bytes, newest time) of the files. What recovering writes, deaths and lanes, makes no journal younger."""
     size = modified_ns = 0
     for name in names_lock_last(path):
@@ -339,7 +340,7 @@ def _measure(path: Path) -> tuple[int, int]:
             status = os.stat(path / name, follow_symlinks=False)
         except OSError:
             continue
-        size += status.st_size
+        size += bytes_on_disk(status)
         if name not in {_DEATHS, _REASON} and not name.endswith(".lane"):
             modified_ns = max(modified_ns, status.st_mtime_ns)
     return size, modified_ns

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,8 @@ __all__ = [
     "MAP_OPTIONS",
     "NO_DESCRIPTOR",
     "allocate",
+    "bytes_on_disk",
+    "dig_holes",
     "erase",
     "names_lock_last",
     "sync_folder",
@@ -28,6 +32,9 @@ NO_DESCRIPTOR: Final = -1
 """A file that was closed."""
 
 _ZEROS = memoryview(bytes(256 * 1024))
+
+_SECTOR = 512
+"""Bytes of a unit of `st_blocks`."""
 
 
 def write_new(path: Path, content: bytes, *, sync: bool = False) -> None:
@@ -64,6 +71,37 @@ def _fill(descriptor: int, start: int, size: int) -> None:
     is written lies in a few large folios and each page of what is only allocated asks the file system for itself."""
     for at in range(start, size, len(_ZEROS)):
         os.pwrite(descriptor, _ZEROS[: size - at], at)
+
+
+def bytes_on_disk(status: os.stat_result) -> int:
+    """What a file takes, at most its size: pages that were never written, and holes, take nothing."""
+    return min(status.st_size, status.st_blocks * _SECTOR)
+
+
+def dig_holes(descriptor: int) -> None:
+    """Give back the room of those pages of a file that hold zeros alone. What is read from it stays the same.
+
+    Only for files that nobody stores into through a map any more: on a full disk a store into a hole is a SIGBUS. Raises
+    `OSError` where the file system cannot do it.
+    """
+    status = os.fstat(descriptor)
+    whole = status.st_size // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    was_dug = bytes_on_disk(status) < status.st_size
+    if was_dug or not whole or not hasattr(mmap, "MADV_REMOVE"):
+        return
+    with mmap.mmap(descriptor, whole) as memory:
+        for start, stop in _runs_of_zeros(descriptor, whole):
+            memory.madvise(mmap.MADV_REMOVE, start, stop - start)
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))  # its owner gave no sign of life
+
+
+def _runs_of_zeros(descriptor: int, size: int) -> list[tuple[int, int]]:
+    """(start, stop) of the parts of a file that are zero, in whole pages."""
+    step = mmap.ALLOCATIONGRANULARITY
+    zeros = _ZEROS[:step]
+    pages = groupby(range(0, size, step), lambda at: os.pread(descriptor, step, at) == zeros)
+    runs = ((places[0], places[-1] + step) for is_zero, group in pages if is_zero for places in [list(group)])
+    return list(runs)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 Only what nobody holds is removed, and only after it was claimed: orphans, damaged journals, those put aside. Never a living
 one, never one of a newer version, never one of another user. The oldest go first, by the last sign of life of their owner.
+
+A journal takes its room beforehand, some MiB even for ten spans. Before any is removed for its size, the dead ones give
+back what they never used: a program that dies as soon as it starts, again and again, leaves many small journals.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from ._directory import (
     QUARANTINE,
@@ -20,8 +25,10 @@ from ._directory import (
     is_own_directory,
     list_journals,
     make_away_with,
+    measure,
     take,
 )
+from ._files import dig_holes
 from ._format import LOCK_FILE
 from ._lock import Lock
 
@@ -75,10 +82,14 @@ def _remove_down_to(
     sweep(folder, now_ns)
     entries = list_journals(folder)
     excess = sum(entry.size for entry in entries) - max_bytes
+    dead = sorted((entry for entry in entries if entry.state in _REMOVABLE), key=lambda entry: entry.modified_ns)
     removed: list[Removed] = []
-    for entry in sorted(entries, key=lambda entry: entry.modified_ns):
-        if entry.state not in _REMOVABLE:
-            continue
+    for index, entry in enumerate(dead):
+        if excess > 0:
+            smaller = _give_back_unused(entry)
+            excess -= entry.size - smaller.size
+            dead[index] = smaller
+    for entry in dead:
         expired = now_ns - entry.modified_ns > max_age * 1e9
         if not expired and excess <= 0:
             break  # the next ones are younger still
@@ -90,6 +101,30 @@ def _remove_down_to(
         elif not expired:
             break  # somebody has it just now; the next one is not the oldest
     return removed
+
+
+def _give_back_unused(entry: JournalEntry) -> JournalEntry:
+    """The entry as it is then; as it was where somebody has it, or the file system cannot do it."""
+    directory = claim(entry.path)
+    if directory is None:
+        return entry
+    try:
+        for name in filter(_is_never_stored_into, directory.names()):
+            descriptor = directory.existing(name, write=True)
+            try:
+                dig_holes(descriptor)
+            finally:
+                os.close(descriptor)
+        return msgspec.structs.replace(entry, size=measure(entry.path)[0])
+    except OSError:
+        return entry
+    finally:
+        directory.release()
+
+
+def _is_never_stored_into(name: str) -> bool:
+    """Whoever recovers a journal stores into the files of its lanes, and clears slots of open spans that were taken."""
+    return name.endswith((".seg", ".slab"))
 
 
 def _remove(entry: JournalEntry, count: Callable[[JournalDirectory], int] | None) -> Removed | None:
