@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from .._contracts import Ending, SpanKind
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Shape", "parse_kind"]
 
+Note = tuple[Callable[..., None], int]
+
+_NOTES: Final[dict[int, dict[int, Note]]] = {}
+"""Shared by shapes of one length. A slot of the slab bounds it: some 30,000 pairs of lengths fit into one."""
+
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 
@@ -21,7 +28,7 @@ class Shape:
     """`encoded` holds the fields name and kind of a `Span`, the attribute `openinference.span.kind`, and the tag of the
     start time that follows it; `ended_ok` also the status and attribute of a span that ended `ok`, which most do."""
 
-    __slots__ = ("encoded", "ended_ok", "kind", "name", "nothing", "type")
+    __slots__ = ("encoded", "ended_ok", "kind", "name", "notes", "nothing", "type")
 
     def __init__(self, name: str, component_type: str | None, kind: SpanKind, wire_name: str) -> None:
         self.name = name
@@ -33,6 +40,13 @@ class Shape:
             self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())
         self.encoded += b"\x39"
         self.ended_ok = TAILS[Ending.OK] + self.encoded
+        self.notes = _NOTES.setdefault(len(self.encoded), {})
+        """How an open span is noted: what writes head, id, `encoded` and start into the slab, and the state of the slot
+        then, by the length of the head."""
+
+    def learn_to_note(self, head_bytes: int, state: int) -> None:
+        """Remember it for spans with a head of that length."""
+        self.notes[head_bytes] = Struct(f"<{head_bytes}s8s{len(self.encoded)}sQ").pack_into, state
 
 
 def parse_kind(kind: object) -> SpanKind:
