@@ -208,5 +208,6 @@ async def test_each_check_notices_a_double_that_breaks_its_promise(check: Any, m
 
 
 async def test_the_check_notices_a_line_for_each_attempt(capfd: pytest.CaptureFixture[str]) -> None:
+    often = DeliveryOptions(linger=0.01, backoff_initial=1 / FASTER, backoff_max=2 / FASTER)
     with pytest.raises(BROKEN):
-        await check_a_line_a_minute(doubles.with_options(clock=FastClock(100_000)), capfd)
+        await check_a_line_a_minute(doubles.with_options(clock=FastClock(100_000), delivery=often), capfd)

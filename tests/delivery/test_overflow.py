@@ -208,7 +208,9 @@ async def main(url, capacity, n):
     async with Tracer(service="shop", exporters=[OTLPExporter(url)], delivery=options, shutdown_timeout=0.1,
                       capacity_bytes=capacity) as tracer:
         await end_spans(tracer, 2000)
-        await asyncio.sleep(0.5)  # aiohttp is loaded, the first requests have failed
+        (lane,) = tracer.statistics().lanes
+        while tracer.statistics().lanes[lane].requests < 3:  # aiohttp is loaded, the first requests have failed
+            await asyncio.sleep(0.01)
         before = resident()
         await end_spans(tracer, n)
         receipt = tracer.receipt()

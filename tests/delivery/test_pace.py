@@ -123,7 +123,8 @@ def check_what_hung_tells_nothing_about_answers(make_lane: MakeLane) -> None:
 
 
 def check_a_late_loop_sends_fewer_requests(make_lane: MakeLane) -> None:
-    in_time, late = (Traffic(make_lane, rate=2000, latency=0.8, lag=lag) for lag in (0.0, LATE))
+    """A second's spans are no full batch, and an answer takes two seconds: they wait for it."""
+    in_time, late = (Traffic(make_lane, rate=700, latency=2.0, lag=lag) for lag in (0.0, LATE))
     in_time.run(30)
     late.run(30)
     assert len(late.sizes) <= 0.5 * len(in_time.sizes), f"{len(late.sizes)} instead of {len(in_time.sizes)} requests"

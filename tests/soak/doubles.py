@@ -75,7 +75,7 @@ class KeepsWhatItSent(Wrapped):
         self._kept: list[bytes] = []
 
     async def export(self, batch: Any) -> ExportResult:
-        self._kept.append(b"".join(batch.payload) * 4)
+        self._kept.append(b"".join(batch.payload) * 6)
         return await super().export(batch)
 
 

@@ -62,12 +62,16 @@ async def make_spans(tracer: Tracer, rate: int, seconds: float) -> int:
     began, made = time.monotonic(), 0
     while (passed := time.monotonic() - began) < seconds:
         while made < passed * rate:
-            async with tracer.trace("work") as run:
-                run.set_attribute("shop", "tea")
-                run.set_attribute("number", made)
+            await make_span(tracer, made)
             made += 1
         await asyncio.sleep(0.01)
     return made
+
+
+async def make_span(tracer: Tracer, number: int) -> None:
+    async with tracer.trace("work") as run:
+        run.set_attribute("shop", "tea")
+        run.set_attribute("number", number)
 
 
 async def main(settings: dict[str, Any]) -> None:
@@ -82,8 +86,10 @@ async def main(settings: dict[str, Any]) -> None:
         ids=Numbers(),
         shutdown_timeout=settings["shutdown_timeout"],
     ) as tracer:
+        await make_span(tracer, 0)
+        await tracer.flush()  # everything is loaded that a request needs
         sampling = asyncio.create_task(samples.run())
-        made = await make_spans(tracer, settings["rate"], settings["seconds"])
+        made = 1 + await make_spans(tracer, settings["rate"], settings["seconds"])
         sampling.cancel()
         receipt = await tracer.shutdown()
     print(

@@ -385,6 +385,7 @@ class Lane:
             payload, count = self._log.read(self._next, pace.batch_spans, pace.batch_bytes)
         if not count:
             return None
+        pace.fitted(count, waiting)
         if not self._keep_window(self._next, count):  # the store is full until the cursor moves
             self._waiting_since = now
             return None

@@ -1,6 +1,6 @@
 """How fast a lane goes: the size of its batches and how many are under way follow the far side's latency and the loop's lag.
 
-    spans come faster than batches leave     batches double, up to `batch_spans_most`; with calm they fall back at once
+    spans come faster than batches leave     batches double, up to `batch_spans_most`; with calm they fall back to what waits
     the far side takes long to answer        spans pile up meanwhile, so the same; and no back-off ends before it
     the loop is late                         batches double as well; while one is under way, only a full one follows
 
@@ -63,7 +63,12 @@ class Pace:
         if waiting >= (self.batch_spans if is_quick else 2 * self.batch_spans):
             self.batch_spans = min(self._most_spans, self.batch_spans * 2)
         elif waiting < self.batch_spans:
-            self.batch_spans = self._options.batch_spans
+            self.batch_spans = max(self._options.batch_spans, waiting)
+
+    def fitted(self, count: int, waiting: int) -> None:
+        """Of `waiting` spans `count` made a batch. Where the bytes were the limit, waiting for more spans is in vain."""
+        if count < min(waiting, self.batch_spans):
+            self.batch_spans = max(self._options.batch_spans, count)
 
     def longest_linger(self, in_flight: int) -> float:
         """Seconds that a span may wait for others."""

@@ -54,6 +54,10 @@ _BRIEF_NAME: Final = 64  # bytes of a name in a note that would not fit whole
 _UNSUSPECTED: Final = 10**12  # an integer below it is no card number
 _FRAMES_KNOWN: Final = len(FRAMES)
 _VARINTS_KNOWN: Final = len(VARINTS)
+# CPython 3.11 makes a bound method for each call of one on an imported name, and looks up in vain whether what an
+# attribute holds is a method; so on the hot path both are taken out first.
+_current: Final = component_var.get
+_make_current: Final = component_var.set
 _pack_double = Struct("<d").pack
 _pack_start = Struct("<Q").pack
 _pack_times = Struct("<QBQ").pack  # the start, whose tag ends the shape, and the end with its tag
@@ -109,7 +113,7 @@ class ComponentTraceContext:
             raise MisuseError("a component is entered once: call trace_component() again for the next one")
         recorder = self._recorder
         parent: Any  # a component; a cast to say so would cost a call
-        current = component_var.get()
+        current = _current()
         if current is None:
             run = trace_var.get()
             if run is None and recorder._samples_all:
@@ -126,14 +130,15 @@ class ComponentTraceContext:
         self._restore = current
         self._head = front = parent._child_head or parent._make_child_head()
         self._offset = offset = parent._offset
-        self._id = recorder._span_id()
+        new_id, monotonic_ns = recorder._span_id, recorder._monotonic_ns
+        self._id = new_id()
         self._state = OPEN
         recent = recorder._recent
         recent.append(self)
         if len(recent) >= 64:  # MOST_RECENT
             recorder._open.sift()
-        component_var.set(self)
-        self._start = start = recorder._monotonic_ns()
+        _make_current(self)
+        self._start = start = monotonic_ns()
         slab = recorder._slab
         if slab is not None:
             # As in `OpenSlab.enter()`, in one call: making the body first and copying it costs half as much again.
@@ -150,10 +155,11 @@ class ComponentTraceContext:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         recorder = self._recorder
-        if exc is None and self._extras is None and component_var.get() is self:
+        if exc is None and self._extras is None and _current() is self:
             # _leave() and _end() for the most common case: their calls are a thirtieth of the whole span.
-            now = recorder._monotonic_ns()
-            component_var.set(self._restore)
+            monotonic_ns = recorder._monotonic_ns
+            now = monotonic_ns()
+            _make_current(self._restore)
             if self._state != OPEN:  # and no call until it is set, as in _end()
                 self._not_open()
                 return
@@ -170,7 +176,8 @@ class ComponentTraceContext:
                 record = self._not_encoded(error)
         else:
             record = self._leave(exc)
-        if record is not None and not recorder._append_nowait(record):
+        append_nowait = recorder._append_nowait
+        if record is not None and not append_nowait(record):
             await recorder._append_waiting(record, exc)
         slab = recorder._slab
         if slab is not None:
