@@ -10,9 +10,11 @@ import pytest
 
 from . import mutants
 
+# The shell ignores both for what it starts in the background. The programs that tests interrupt would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever started the tests in the background of a shell. The programs that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture

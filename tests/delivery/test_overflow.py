@@ -209,7 +209,7 @@ async def main(url, capacity, n):
                       capacity_bytes=capacity) as tracer:
         await end_spans(tracer, 2000)
         (lane,) = tracer.statistics().lanes
-        while tracer.statistics().lanes[lane].requests < 3:  # aiohttp is loaded, the first requests have failed
+        while tracer.statistics().lanes[lane].retries < 3:  # aiohttp is loaded, the first requests have failed
             await asyncio.sleep(0.01)
         before = resident()
         await end_spans(tracer, n)

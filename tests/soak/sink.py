@@ -46,6 +46,7 @@ class FaultySink:
         self._hang = hang
         self._keys: set[str] = set()
         self._number = 0
+        self._watching: set[asyncio.Event] = set()
         self._port = 0
         self._runner: web.AppRunner | None = None
 
@@ -61,6 +62,17 @@ class FaultySink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close()
+
+    async def next_request(self, times: int = 1) -> None:
+        """Until so many more requests have come. They may not have been answered yet."""
+        arrived = asyncio.Event()
+        self._watching.add(arrived)
+        try:
+            for _ in range(times):
+                await arrived.wait()
+                arrived.clear()
+        finally:
+            self._watching.discard(arrived)
 
     async def restart(self, away: float) -> None:
         """Cut every connection, refuse new ones for `away` seconds, listen again."""
@@ -87,6 +99,8 @@ class FaultySink:
         fault = self._plan(self._number)
         self._number += 1
         self.faults[fault] += 1
+        for arrived in self._watching:
+            arrived.set()
         if fault == "503":
             return web.Response(status=503)
         if fault != "reset":

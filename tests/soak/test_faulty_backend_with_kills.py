@@ -50,6 +50,8 @@ class Killing(msgspec.Struct, frozen=True, kw_only=True):
     """Spans of one life that is not killed."""
     longest_life: float = 1.0
     """Seconds from the first span on."""
+    requests: int | None = None
+    """Instead of a time: the far side takes a request in, at most the so-manieth of this life, and the life ends there."""
     pause: float = 0.004
     """Seconds between two bursts of twenty spans."""
 
@@ -58,7 +60,7 @@ DELIVERY = {"batch_spans_most": 200, "backoff_initial": 0.02, "backoff_max": 0.2
 """The size of batches is another one in each life: a successor that cuts anew cuts differently."""
 
 SHORT = Killing(spans=30_000)
-SHORTER = Killing(spans=5_000, slots=2, longest_life=0.8, pause=0.01)
+SHORTER = Killing(spans=5_000, slots=2, requests=6, pause=0.01)
 LONG = Killing(spans=1_000_000, most=60_000, longest_life=8.0)
 
 
@@ -108,8 +110,13 @@ class Deaths:
             if not dies_early:
                 await process.stdout.readline()  # type: ignore[union-attr]
             said = asyncio.create_task(process.communicate())
-            longest = LONGEST_START if dies_early else self._killing.longest_life
-            await asyncio.wait([said], timeout=self._random.uniform(0.0, longest))
+            if self._killing.requests is None or dies_early:
+                longest = LONGEST_START if dies_early else self._killing.longest_life
+                await asyncio.wait([said], timeout=self._random.uniform(0.0, longest))
+            else:
+                request = asyncio.create_task(self._sink.next_request(self._random.randint(1, self._killing.requests)))
+                await asyncio.wait([said, request], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+                request.cancel()
             if not said.done():
                 process.send_signal(signal.SIGKILL)
                 self.kills += 1

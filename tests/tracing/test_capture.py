@@ -210,12 +210,13 @@ class EncodesEverything(Capture):
 
 
 def quickest(make: type[Capture], value: object) -> float:
-    one = make(Limits(), Masker(), time.monotonic_ns)
+    """Seconds of the thread's own time: what else the machine does is no part of it."""
+    one = make(Limits(), Masker(), time.thread_time_ns)
     best = 1.0
     for _ in range(7):
-        start = time.perf_counter()
+        start = time.thread_time()
         one.snapshot(value)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     return best
 
 
