@@ -319,8 +319,8 @@ class OpenSpanNotes(Protocol):
     """Where `tracing` notes which spans are open, so that a later process can close those of a dead one. Safe from any
     thread, a signal handler, a finaliser.
 
-    The attributes are for the hot path, which does itself what `enter()` and `leave()` do: slot n has its state in
-    `words[n << 5]` and its body at byte `(n << 8) + 8` of `memory`; `states` says the state by the size of the body.
+    The attributes are for the hot path, which does itself what `enter()` and `leave()` do: place n has its state in
+    `words[n]` and its body at byte `(n << 3) - MOST_NOTED` of `memory`; `states` says the state by the size of the body.
     """
 
     free: list[int]
@@ -333,7 +333,7 @@ class OpenSpanNotes(Protocol):
         place, or -1 where it could not be noted, which is counted."""
         ...
 
-    def leave(self, slot: int) -> None:
+    def leave(self, place: int) -> None:
         """The span's record is stored: forget the note. A place below 0 is none."""
         ...
 

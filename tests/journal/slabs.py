@@ -60,7 +60,7 @@ def check_free_slots(slab: OpenSlab, taken: int = 0, lost: int = 0) -> None:
     free = slab.free + slab._reserve
     assert len(set(free)) == len(free), "a slot would be handed out twice"
     assert slots_of(slab) - lost <= len(free) + taken <= slots_of(slab)
-    assert not any(slab.words[slot << 5] for slot in free)
+    assert not any(slab.words[place] for place in free)
 
 
 def _pause() -> None:
@@ -72,45 +72,45 @@ class StoresTheStateFirst(OpenSlab):
     """A slot says that it is open before its body is there."""
 
     def enter(self, body: bytes) -> int:
-        slot = self.free.pop()
-        self.words[slot << 5] = STATE_WORDS[len(body)]
+        place = self.free.pop()
+        self.words[place] = STATE_WORDS[len(body)]
         _pause()
-        self.memory[(slot << 8) + 8 : (slot << 8) + 8 + len(body)] = body
-        return slot
+        self.memory[(place << 3) - 248 : (place << 3) - 248 + len(body)] = body
+        return place
 
 
 class KeepsTheStateWhileStoring(OpenSlab):
-    """`leave()` only gives the slot back; the next body is stored under the old state."""
+    """`leave()` only gives the place back; the next body is stored under the old state."""
 
     def enter(self, body: bytes) -> int:
-        slot = self.free.pop()
-        self.memory[(slot << 8) + 8 : (slot << 8) + 8 + len(body)] = body
+        place = self.free.pop()
+        self.memory[(place << 3) - 248 : (place << 3) - 248 + len(body)] = body
         _pause()
-        self.words[slot << 5] = STATE_WORDS[len(body)]
-        return slot
+        self.words[place] = STATE_WORDS[len(body)]
+        return place
 
-    def leave(self, slot: int) -> None:
-        self.free.append(slot)
+    def leave(self, place: int) -> None:
+        self.free.append(place)
 
 
 class GivesBackBeforeClearing(OpenSlab):
     """Whoever takes the slot in between has his state cleared."""
 
-    def leave(self, slot: int) -> None:
-        self.free.append(slot)
+    def leave(self, place: int) -> None:
+        self.free.append(place)
         _pause()
-        self.words[slot << 5] = 0
+        self.words[place] = 0
 
 
 class LooksBeforeItTakes(OpenSlab):
     """Two may look at the same time."""
 
     def enter(self, body: bytes) -> int:
-        slot = self.free[-1]
+        place = self.free[-1]
         _pause()
-        if self.free.pop() != slot:
+        if self.free.pop() != place:
             _pause()
-        at = (slot << 8) + 8
+        at = (place << 3) - 248
         self.memory[at : at + len(body)] = body
-        self.words[slot << 5] = STATE_WORDS[len(body)]
-        return slot
+        self.words[place] = STATE_WORDS[len(body)]
+        return place

@@ -140,32 +140,32 @@ class Storm:
 
     def enter(self, count: int) -> tuple[int, object]:
         me = object()
-        slot = self.slab.enter(make_body(1, 1, count))
-        if slot >= 0 and self.held.setdefault(slot, me) is not me:
+        place = self.slab.enter(make_body(1, 1, count))
+        if place >= 0 and self.held.setdefault(place, me) is not me:
             self.faults.append("handed out twice")
         self.entered += 1
-        return slot, me
+        return place, me
 
-    def leave(self, slot: int) -> None:
-        if slot < 0:
+    def leave(self, place: int) -> None:
+        if place < 0:
             self.faults.append("no room")
             return
-        if not self.slab.words[slot << 5]:
+        if not self.slab.words[place]:
             self.faults.append("cleared by somebody else")
-        self.held.pop(slot, None)
-        self.slab.leave(slot)
+        self.held.pop(place, None)
+        self.slab.leave(place)
 
 
 class LeavesWhenCollected:
     """An abandoned handle, in a cycle: its finaliser runs at any allocation."""
 
-    def __init__(self, storm: Storm, slot: int) -> None:
-        self.storm, self.slot, self.me = storm, slot, self
+    def __init__(self, storm: Storm, place: int) -> None:
+        self.storm, self.place, self.me = storm, place, self
 
     def __del__(self) -> None:
-        self.storm.leave(self.slot)
-        slot, _ = self.storm.enter(7)
-        self.storm.leave(slot)
+        self.storm.leave(self.place)
+        place, _ = self.storm.enter(7)
+        self.storm.leave(place)
 
 
 def check_storm(kind: type[OpenSlab], seconds: float) -> Storm:
@@ -174,8 +174,8 @@ def check_storm(kind: type[OpenSlab], seconds: float) -> Storm:
     handled: list[int] = []
 
     def handler(signum: int, frame: object) -> None:
-        slot, _ = storm.enter(5)
-        handled.append(slot)
+        place, _ = storm.enter(5)
+        handled.append(place)
         if len(handled) > 20:
             storm.leave(handled.pop(0))
 
@@ -184,8 +184,8 @@ def check_storm(kind: type[OpenSlab], seconds: float) -> Storm:
         while time.monotonic() < deadline and not storm.faults:
             mine = [storm.enter(count := count + 1)[0] for _ in range(10)]
             LeavesWhenCollected(storm, mine.pop())
-            for slot in mine:
-                storm.leave(slot)
+            for place in mine:
+                storm.leave(place)
 
     previous = signal.signal(signal.SIGALRM, handler)
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
@@ -207,8 +207,8 @@ def check_storm(kind: type[OpenSlab], seconds: float) -> Storm:
         sys.setswitchinterval(interval)
     gc.collect()
     assert not storm.faults, storm.faults[:3]
-    for slot in handled:
-        storm.leave(slot)
+    for place in handled:
+        storm.leave(place)
     assert not storm.faults
     assert not storm.held
     assert bodies_in(slab) == []

@@ -91,9 +91,9 @@ def test_a_slot_keeps_its_number_when_the_slab_grows(slab: OpenSlab) -> None:
     for place in range(3 * FEW_SLOTS):
         slab.enter(make_body(2, place, 1))
     assert slab.memory is not memory
-    memory[(early << 8) + 8 : (early << 8) + 16] = make_body(1, 2, 1)[:8]  # who still has the mapping before
-    assert bytes(slab.memory[(early << 8) + 8 : (early << 8) + 16]) == make_body(1, 2, 1)[:8]
-    words[early << 5] = 0
+    memory[(early << 3) - 248 : (early << 3) - 240] = make_body(1, 2, 1)[:8]  # who still has the mapping before
+    assert bytes(slab.memory[(early << 3) - 248 : (early << 3) - 240]) == make_body(1, 2, 1)[:8]
+    words[early] = 0
     assert len(bodies_in(slab)) == 3 * FEW_SLOTS
 
 
@@ -151,8 +151,8 @@ try:
 except IndexError:
     slot = slab.enter(body)
 else:
-    slab.memory[(at := (slot << 8) + 8) : at + len(body)] = body
-    slab.words[slot << 5] = STATE_WORDS[len(body)]
+    slab.memory[(at := (slot << 3) - 248) : at + len(body)] = body
+    slab.words[slot] = STATE_WORDS[len(body)]
 taken.append(slot)
 """
     taken: list[int] = []

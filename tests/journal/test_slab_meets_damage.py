@@ -33,7 +33,7 @@ def image() -> Iterator[bytes]:
         slab = OpenSlab.create(memory_file, JOURNAL)
         for place in range(100):
             slab.enter(make_body(1, place, place))
-        slab.leave(20)
+        slab.leave((20 << 5) + 31)
         yield bytes(slab.memory)
         slab.close()
 
@@ -59,9 +59,9 @@ def test_damage_costs_what_it_hit(damage: Damage, image: bytes) -> None:
 def test_a_state_that_was_never_written_is_counted_and_its_slot_skipped(image: bytes) -> None:
     damaged = bytearray(image)
     words = memoryview(damaged).cast("Q")
-    words[17 << 5] = 100  # a size, without what tells that it was stored by us
-    words[18 << 5] ^= 1 << 40
-    words[19 << 5] += 1
+    words[(17 << 5) + 31] = 100  # a size, without what tells that it was stored by us
+    words[(18 << 5) + 31] ^= 1 << 40
+    words[(19 << 5) + 31] += 1
     reading = read(damaged)
     assert (len(reading.bodies), reading.damaged) == (96, 3)
 
@@ -69,7 +69,7 @@ def test_a_state_that_was_never_written_is_counted_and_its_slot_skipped(image: b
 def test_clearing_frees_damaged_slots_too(image: bytes) -> None:
     fd = os.memfd_create("slab")
     os.write(fd, image)
-    os.pwrite(fd, b"\xff" * 8, 17 * 256)
+    os.pwrite(fd, b"\xff" * 8, 17 * 256 + 248)
     clear_slab(fd)
     assert inspect_slab(fd, JOURNAL)[1:] == ([], 0)
     os.close(fd)

@@ -119,9 +119,9 @@ class Journaling:
         self.open()
         return -1 if self.journal is None else self.journal.slab.enter(body)
 
-    def leave(self, slot: int) -> None:
+    def leave(self, place: int) -> None:
         if self.journal is not None:
-            self.journal.slab.leave(slot)
+            self.journal.slab.leave(place)
 
     def open(self) -> None:
         """Open the journal, unless that was done. Takes a few milliseconds; never raises."""

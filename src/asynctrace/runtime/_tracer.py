@@ -418,7 +418,7 @@ class Tracer(Recorder):
         """
         for component in self._open.abandon():
             component._state = ENDED
-            component._slot = -1
+            component._place = -1
         old_log, old_delivery = self._log, self._delivery
         self._diagnostics.after_fork_in_child()
         self._sink = self._own()

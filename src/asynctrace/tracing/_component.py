@@ -78,11 +78,11 @@ class ComponentTraceContext:
         "_id",
         "_offset",
         "_parent",
+        "_place",
         "_recorder",
         "_restore",
         "_run",
         "_shape",
-        "_slot",
         "_start",
         "_state",
     )
@@ -100,7 +100,7 @@ class ComponentTraceContext:
     _restore: ComponentTraceContext | Suppressed | None
     _run: TraceContext | None  # None in a trace without a run; in a run's root span too, or the two were a cycle
     _offset: int  # wall clock minus monotonic clock at the trace's first component, in nanoseconds
-    _slot: int  # its place among the open spans of a journal; only where there is a slab
+    _place: int  # of its note among the open spans of a journal; only where there is a slab
     _start: int  # monotonic nanoseconds
 
     def __init__(self) -> None:
@@ -144,11 +144,10 @@ class ComponentTraceContext:
             # As in `OpenSlab.enter()`, in one call: making the body first and copying it costs half as much again.
             try:
                 write, state = self._shape.notes[len(front)]
-                self._slot = slot = slab.free.pop()
-                write(slab.memory, (slot << 8) + 8, front, self._id, self._shape.encoded, start + offset)
-                slab.words[slot << 5] = state
+                self._place = place = slab.free.pop()
+                write(slab.memory, (place << 3) - 248, front, self._id, self._shape.encoded, start + offset, state)
             except Exception:  # noqa: BLE001  (no room, a long body, the first of its kind)
-                self._note_open()
+                self._note_at_length()
         return self
 
     async def __aexit__(
@@ -181,11 +180,11 @@ class ComponentTraceContext:
             await recorder._append_waiting(record, exc)
         slab = recorder._slab
         if slab is not None:
-            slot, self._slot = self._slot, -1  # once: the place may be another span's by the next time
+            place, self._place = self._place, -1  # once: it may be another span's by the next time
             try:  # as in `OpenSlab.leave()`
-                if slot > 0:
-                    slab.words[slot << 5] = 0
-                    slab.free.append(slot)
+                if place > 0:
+                    slab.words[place] = 0
+                    slab.free.append(place)
             except IndexError:  # it was closed meanwhile
                 return
 
@@ -316,23 +315,34 @@ class ComponentTraceContext:
 
     def _forget_open(self) -> None:
         """Its record is stored, or counted as lost. Once: the place may be another span's by the next time."""
-        slab, slot = self._recorder._slab, self._slot
-        self._slot = -1
+        slab, place = self._recorder._slab, self._place
+        self._place = -1
         if slab is not None:
-            slab.leave(slot)
+            slab.leave(place)
 
     def _note_open(self) -> None:
         """Write down, for whoever comes after this process, that the span is open."""
+        slab: Any = self._recorder._slab
+        shape, front = self._shape, self._head
+        try:  # as in `__aenter__()`
+            write, state = shape.notes[len(front)]
+            self._place = place = slab.free.pop()
+            write(slab.memory, (place << 3) - 248, front, self._id, shape.encoded, self._start + self._offset, state)
+        except Exception:  # noqa: BLE001  (as there)
+            self._note_at_length()
+
+    def _note_at_length(self) -> None:
+        """The same where there is no room, the body may be too long, or it is the first of its kind."""
         recorder = self._recorder
         slab: Any = recorder._slab
         start = _pack_start(self._start + self._offset)
         try:
             body = b"".join((self._head, self._id, self._shape.encoded, start))
-            self._slot = slab.enter(body if len(body) <= MOST_NOTED else self._brief(start))
+            self._place = slab.enter(body if len(body) <= MOST_NOTED else self._brief(start))
             if len(body) < len(slab.states):
                 self._shape.learn_to_note(len(self._head), slab.states[len(body)])
         except Exception as error:  # noqa: BLE001  (tracing never breaks the traced program)
-            self._slot = -1
+            self._place = -1
             recorder._failed(error)
 
     def _brief(self, start: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from .._contracts import Ending, SpanKind
+from .._contracts import MOST_NOTED, Ending, SpanKind
 from ..wire import encode_attribute, length_delimited
 from ..wire._values import encode_text
 from ._endings import TAILS
@@ -41,12 +41,16 @@ class Shape:
         self.encoded += b"\x39"
         self.ended_ok = TAILS[Ending.OK] + self.encoded
         self.notes = _NOTES.setdefault(len(self.encoded), {})
-        """How an open span is noted: what writes head, id, `encoded` and start into the slab, and the state of the slot
-        then, by the length of the head."""
+        """How an open span is noted: what writes head, id, `encoded`, start and state into the slab, and that state, by the
+        length of the head."""
 
     def learn_to_note(self, head_bytes: int, state: int) -> None:
         """Remember it for spans with a head of that length."""
-        self.notes[head_bytes] = Struct(f"<{head_bytes}s8s{len(self.encoded)}sQ").pack_into, state
+        size = head_bytes + 8 + len(self.encoded) + 8
+        note = Struct(
+            f"<{head_bytes}s8s{len(self.encoded)}sQ{MOST_NOTED - size}xQ"
+        )  # stores in this order, the state last
+        self.notes[head_bytes] = note.pack_into, state
 
 
 def parse_kind(kind: object) -> SpanKind:

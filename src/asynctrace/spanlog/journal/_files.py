@@ -31,7 +31,9 @@ MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) 
 NO_DESCRIPTOR: Final = -1
 """A file that was closed."""
 
-_ZEROS = memoryview(bytes(256 * 1024))
+_ZEROS = memoryview(bytes(2 << 20))
+"""More than a segment and its words, so that a file takes one call, for which a busy program is interrupted once. Nobody
+stores into it, so it takes no memory."""
 
 _SECTOR = 512
 """Bytes of a unit of `st_blocks`."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
+_ENOUGH_SPARES = 2
+"""Files that are made ready before they are needed: with one more than the next roll takes, a log whose lanes keep up has its
+own back before it would have to make another."""
+
 _MOST_SPARES = 4
 """Files that are kept ready. One is used up in some ten milliseconds by a program that does nothing but trace."""
 
@@ -139,8 +143,8 @@ class Journal:
     # Called by the keeper ----------------------------------------------------------------------------------------
 
     def make_ready(self) -> None:
-        """See that the next roll finds a file. Raises `OSError`."""
-        if not self._ready:
+        """See that the next rolls find a file each. Raises `OSError`."""
+        while len(self._ready) < _ENOUGH_SPARES:
             segment = self._new_spare(self._segment_bytes)
             segment.populate()
             self._ready.append(segment)

@@ -10,13 +10,14 @@ Promises:
 
 The file, `open-00.slab`, in slots of 256 bytes:
 
-    ┌─ slots 0 … 15: header ────────────┬─ slot 16 ───────────────────────┬─ slot 17 … ─
-    │ fields, crc │ … heartbeat │ … 0   │ state : 8 │ body, ≤ 248 │ …     │
-    └───────────────────────────────────┴─────────────────────────────────┴─────────────
+    ┌─ slots 0 … 15: header ────────────┬─ slot 16 ───────────────────┬─ slot 17 … ─
+    │ fields, crc │ … heartbeat │ … 0   │ body, ≤ 248 │ … │ state : 8 │ …     │
+    └───────────────────────────────────┴─────────────────────────────┴─────────────
 
-A slot's number is its place in the file: its state is word `slot << 5`, its body begins at byte `(slot << 8) + 8`. The
-state is 0, free, or one of `STATE_WORDS`, which says how long the body is, with a crc of the length. The body is stored
-first, then the state; `leave()` stores 0.
+A span's *place* is the number of its state among the words of the file: the last word of its slot, whose body begins at byte
+`(place << 3) - 248`. The state is 0, free, or one of `STATE_WORDS`, which says how long the body is, with a crc of the
+length. The body is stored first, then the state; `leave()` stores 0. The state comes last in the slot so that one
+`Struct.pack_into()` can store both, in that order.
 
 Why the body needs no crc (which would cost half as much again as the rest of `enter()`): a process that is killed leaves its
 stores in their order, so a state word tells that its body is there. When the power fails a disk keeps of each block
@@ -24,7 +25,7 @@ of 512 bytes what it held at one instant; a slot lies in one block, so the same 
 read with may be older. That is as much as is promised for open spans then: whoever reads the slab of another boot finds
 whole spans, but perhaps some that had ended, or lacks some that were open.
 
-Growing maps the file anew, larger, in place of the mapping before: `memory` and `words` change, slots keep their numbers.
+Growing maps the file anew, larger, in place of the mapping before: `memory` and `words` change, places stay what they are.
 `grow()` is for a thread that may wait; `on_needs_room()` asks for it when only a reserve is left. A thread that enters
 grows the slab itself only when the reserve is used up too.
 
@@ -33,16 +34,16 @@ What a raising signal handler may cost: a slot, if it interrupts `enter()` betwe
 For hot paths that cannot afford a call, `enter()` and `leave()` written out:
 
     try:
-        slot = slab.free.pop()                      # first: `memory` may be replaced, by one that has more slots
+        place = slab.free.pop()                     # first: `memory` may be replaced, by one that has more slots
     except IndexError:
-        slot = slab.enter(body)                     # from the reserve, or -1
+        place = slab.enter(body)                    # from the reserve, or -1
     else:
-        slab.memory[(at := (slot << 8) + 8) : at + len(body)] = body
-        slab.words[slot << 5] = STATE_WORDS[len(body)]      # a body of more than LARGEST_BODY bytes must not come here
+        slab.memory[(at := (place << 3) - 248) : at + len(body)] = body
+        slab.words[place] = STATE_WORDS[len(body)]          # a body of more than LARGEST_BODY bytes must not come here
 
-    if slot > 0 and slab.words[slot << 5]:          # nothing between this look and the store lets another thread in
-        slab.words[slot << 5] = 0
-        slab.free.append(slot)
+    if place > 0 and slab.words[place]:             # nothing between this look and the store lets another thread in
+        slab.words[place] = 0
+        slab.free.append(place)
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ __all__ = [
 
 _SLOT_BYTES: Final = 256
 _WORD: Final = 8
+_SLOT_WORDS: Final = _SLOT_BYTES // _WORD
 _FIRST_SLOT: Final = HEADER_BYTES // _SLOT_BYTES
 _STEP: Final = 4096
 """Slots that the slab grows by: 1 MiB."""
@@ -129,7 +131,7 @@ class OpenSlab:
         self._steps = 0
         self._reserve: list[int] = []
         self.free: list[int] = []
-        """Slots to take with `pop()`."""
+        """Places to take with `pop()`."""
         self.memory = memoryview(b"")
         """The bytes of the file."""
         self.words = self.memory
@@ -160,25 +162,25 @@ class OpenSlab:
     # The hot path ------------------------------------------------------------------------------------------------
 
     def enter(self, body: bytes) -> int:
-        """Note an open span by a partial OTLP `Span` message. The slot for `leave()`, or -1: no room, or a body of more than
+        """Note an open span by a partial OTLP `Span` message. The place for `leave()`, or -1: no room, or a body of more than
         `LARGEST_BODY` bytes."""
         try:
             state = STATE_WORDS[len(body)]
-            slot = self.free.pop()
+            place = self.free.pop()
         except IndexError:
-            if (slot := self._last_resort(body)) < 0:
-                return slot
+            if (place := self._last_resort(body)) < 0:
+                return place
             state = STATE_WORDS[len(body)]
-        at = (slot << 8) + 8
+        at = (place << 3) - LARGEST_BODY
         self.memory[at : at + len(body)] = body
-        self.words[slot << 5] = state
-        return slot
+        self.words[place] = state
+        return place
 
-    def leave(self, slot: int) -> None:
-        """The span has ended. A slot that was left already, and -1, are ignored."""
-        if slot > 0 and self.words[slot << 5]:
-            self.words[slot << 5] = 0
-            self.free.append(slot)
+    def leave(self, place: int) -> None:
+        """The span has ended. A place that was left already, and -1, are ignored."""
+        if place > 0 and self.words[place]:
+            self.words[place] = 0
+            self.free.append(place)
 
     def beat(self, time_ns: int) -> None:
         """Say that the process was alive at this time. What is found open ended then, as far as anyone knows."""
@@ -187,13 +189,13 @@ class OpenSlab:
     # Room --------------------------------------------------------------------------------------------------------
 
     def _last_resort(self, body: bytes) -> int:
-        """A slot of the reserve, or one more of a slab that grows now, or -1."""
+        """A place of the reserve, or one more of a slab that grows now, or -1."""
         if len(body) <= LARGEST_BODY:
             self._ask_for_room()
             while self._reserve or self.free or self._grow_in_need():
-                slot = _popped(self._reserve) or _popped(self.free)
-                if slot:
-                    return slot
+                place = _popped(self._reserve) or _popped(self.free)
+                if place:
+                    return place
         self.unnoted += 1
         return -1
 
@@ -256,12 +258,12 @@ class OpenSlab:
         """Slots of step number `steps`, the lowest to be taken first: the fewer pages are touched."""
         first = _FIRST_SLOT + (steps - 1) * _STEP
         self._steps = steps
-        self.free[:0] = range(first + _STEP - 1, first - 1, -1)
+        self.free[:0] = [slot * _SLOT_WORDS + _SLOT_WORDS - 1 for slot in range(first + _STEP - 1, first - 1, -1)]
         self._fill_reserve()
 
     def _fill_reserve(self) -> None:
-        while len(self._reserve) < _RESERVE and (slot := _popped(self.free)):
-            self._reserve.append(slot)
+        while len(self._reserve) < _RESERVE and (place := _popped(self.free)):
+            self._reserve.append(place)
 
     # Its end -----------------------------------------------------------------------------------------------------
 
@@ -282,15 +284,15 @@ class OpenSlab:
 
     def forget_in_child(self) -> None:
         """After a fork, in the child: `close()`, whatever another thread of the parent was doing. The file is the parent's;
-        slots taken before the fork are left in vain."""
+        places taken before the fork are left in vain."""
         self._lock = threading.RLock()
         self._is_growing = False
         self.close()
 
 
-def _popped(slots: list[int]) -> int:
+def _popped(places: list[int]) -> int:
     try:
-        return slots.pop()
+        return places.pop()
     except IndexError:
         return 0
 
@@ -330,7 +332,7 @@ def inspect_slab(fd: int, journal_id: bytes) -> SlabReading:
         if (size := _SIZES.get(state)) is None:
             damaged += 1
         else:
-            bodies.append(image[at + _WORD : at + _WORD + size])
+            bodies.append(image[at - LARGEST_BODY : at - LARGEST_BODY + size])
     beat = int.from_bytes(image[_BEAT_AT * _WORD : (_BEAT_AT + 1) * _WORD], "little")
     return SlabReading(beat, bodies, damaged)
 
@@ -342,9 +344,10 @@ def clear_slab(fd: int) -> None:
 
 
 def _states(image: bytes) -> list[tuple[int, int]]:
-    """(place, state) of the slots that are not free, of those that lie wholly in the file."""
-    states = memoryview(image)[: len(image) // _SLOT_BYTES * _SLOT_BYTES].cast("Q")[:: _SLOT_BYTES // _WORD].tolist()
-    return [(slot * _SLOT_BYTES, state) for slot, state in enumerate(states) if state and slot >= _FIRST_SLOT]
+    """(byte, value) of the states that are not free, of the slots that lie wholly in the file."""
+    words = memoryview(image)[: len(image) // _SLOT_BYTES * _SLOT_BYTES].cast("Q")
+    states = enumerate(words[_SLOT_WORDS - 1 :: _SLOT_WORDS].tolist())
+    return [(slot * _SLOT_BYTES + LARGEST_BODY, state) for slot, state in states if state and slot >= _FIRST_SLOT]
 
 
 def _read_all(fd: int, most: int) -> bytes:
