@@ -16,6 +16,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
 AT_ONCE = ("--numprocesses=4", "--dist=worksteal")
+PATIENT = ("--timeout=0", "-o", "faulthandler_timeout=0")
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -51,7 +52,7 @@ def tests(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """The long forms of tests, which take minutes. Not part of CI."""
     _install(session, "test", editable=True)
-    session.run("pytest", "-m", "long", "--timeout=0", *(session.posargs or ("--ignore=tests/soak",)))
+    session.run("pytest", "-m", "long", *PATIENT, *(session.posargs or ("--ignore=tests/soak",)))
 
 
 @nox.session
@@ -59,7 +60,7 @@ def soak(session: nox.Session) -> None:
     """Half an hour each, in memory and with a journal: a thousand spans a second, and a far side that fails now and then;
     then a million spans with processes that are killed."""
     _install(session, "test", editable=True)
-    session.run("pytest", "-m", "long", "--timeout=0", "tests/soak", *session.posargs)
+    session.run("pytest", "-m", "long", *PATIENT, "tests/soak", *session.posargs)
 
 
 @nox.session

@@ -33,8 +33,8 @@ from asynctrace.spanlog.journal import JournalState, _slab, list_journals, servi
 from asynctrace.wire import scan_records
 
 WRITERS = 6
-SPANS = 4096
-"""That one writer may make."""
+SPANS = 2500
+"""That one writer may make: the log has room for those of all six, so that none is refused while the far side is away."""
 STARTED = 0
 FIRST = 8
 """Words of the page: from here on two for each span, its id and whether its end has returned."""
