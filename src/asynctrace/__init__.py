@@ -2,10 +2,12 @@
 
     wire/         the OTLP bytes: encode a span, scan records, decode        (knows no other folder)
     tracing/      1  where spans are made: runs, components, capture, masking, sampling
+    propagation/     W3C trace context and carriers: a place in a trace as text
     spanlog/      2  where spans wait: segments, bounds, cursors; the journal, which outlives the process
     delivery/     3  who moves them: lanes, batching, retry, receipts
     exporters/    4  where they leave: OTLP, console, file, memory
     runtime/      assembly: the tracer's life, event loops, forks, signals, the environment, the exit
+    processes/    doors for processes and threads: pools, children, the environment of a program
     testing/      the kit for tests of traced programs: captured spans, clocks, ids, a backend that fails
     collector/    another program with the same stages: receive, queue, store
     cli.py        the command `asynctrace`
@@ -54,11 +56,14 @@ if TYPE_CHECKING:
         Statistics,
         Tracer,
         add_log,
+        bind,
         configure,
         default_tracer,
         end_tracers,
+        extract,
         flush,
         flush_sync,
+        inject,
         install_signal_handlers,
         receipt,
         set_outputs,
@@ -79,7 +84,6 @@ if TYPE_CHECKING:
         Sampler,
         TraceContext,
         TraceIdRatio,
-        bind,
         current_component,
         current_trace,
         suppress,
@@ -108,6 +112,8 @@ __all__ = [
     "start_tracers",
     "end_tracers",
     "bind",
+    "inject",
+    "extract",
     "suppress",
     "Sampler",
     "ALWAYS_ON",
@@ -199,11 +205,14 @@ _NAMES = {
         "Statistics",
         "Tracer",
         "add_log",
+        "bind",
         "configure",
         "default_tracer",
         "end_tracers",
+        "extract",
         "flush",
         "flush_sync",
+        "inject",
         "install_signal_handlers",
         "receipt",
         "set_outputs",
@@ -228,14 +237,13 @@ _NAMES = {
         "Sampler",
         "TraceContext",
         "TraceIdRatio",
-        "bind",
         "current_component",
         "current_trace",
         "suppress",
     ),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
-_FOLDERS = ("exporters", "testing")
+_FOLDERS = ("exporters", "processes", "testing")
 
 
 def __getattr__(name: str) -> object:

@@ -23,19 +23,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_diagnostics": set(),
     "_tree": {"_contracts", "_errors"},
     "wire": {"_contracts", "_errors"},
-    "tracing": {"_contracts", "_errors", "_diagnostics", "wire"},
+    "propagation": {"_contracts", "_errors"},
+    "tracing": {"_contracts", "_errors", "_diagnostics", "wire", "propagation"},
     "spanlog": {"_contracts", "_errors", "wire"},
     "delivery": {"_contracts", "_errors", "_diagnostics", "wire", "spanlog"},
     "exporters": {"_contracts", "_errors", "_tree", "wire"},
-    "runtime": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters"},
-    "testing": {*BASE, "wire", "tracing", "spanlog", "delivery", "exporters", "runtime"},
-    "collector": {*BASE, "wire", "exporters", "runtime"},
+    "runtime": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters"},
+    "testing": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters", "runtime"},
+    "collector": {*BASE, "wire", "propagation", "exporters", "runtime"},
     "_terminal": {"_contracts", "_tree"},
     "_journal_command": {*BASE, "_terminal", "wire", "spanlog", "delivery", "exporters", "runtime"},
     "_dead_letter_command": {*BASE, "_terminal", "wire", "delivery", "exporters", "runtime"},
     "cli": {*BASE, "_terminal", "_journal_command", "_dead_letter_command", "wire", "collector", "_demo"},
     "_demo": {*BASE, "wire", "tracing", "collector", "exporters", "runtime"},
-    "": {*BASE, "tracing", "spanlog", "delivery", "runtime"},
+    "processes": {*BASE, "wire", "propagation", "tracing", "delivery", "runtime", "spanlog"},
+    "": {*BASE, "propagation", "tracing", "spanlog", "delivery", "runtime"},
 }
 """The map: each part of the package, and which other parts it may import. A part that is not here breaks the rules."""
 
@@ -47,6 +49,7 @@ LATE = {"aiohttp", "structlog", "redis", "zstandard", "clickhouse_connect"}
 
 FORBIDDEN_EXTERNAL: dict[str, set[str]] = {
     "wire": EVENT_LOOPS | OUTSIDE | LATE,
+    "propagation": EVENT_LOOPS | OUTSIDE | LATE | {"contextvars"},
     "tracing": EVENT_LOOPS | OUTSIDE | LATE,
     "spanlog": (EVENT_LOOPS - {"asyncio"}) | OUTSIDE | LATE,
     "delivery": (EVENT_LOOPS - {"asyncio"}) | OUTSIDE | LATE,

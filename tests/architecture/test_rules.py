@@ -34,6 +34,8 @@ PUBLIC_MODULES = [
     "asynctrace.collector",
     "asynctrace.delivery",
     "asynctrace.exporters",
+    "asynctrace.processes",
+    "asynctrace.propagation",
     "asynctrace.runtime",
     "asynctrace.spanlog",
     "asynctrace.spanlog.journal",
@@ -64,6 +66,8 @@ def test_every_import_follows_the_map() -> None:
     [
         ("wire/span", "import asynctrace", "imports the façade"),
         ("runtime/tracer", "from asynctrace.wire import frame", "imports the façade"),
+        ("propagation/w3c", "from ..tracing import TraceContext", "imports tracing"),
+        ("propagation/w3c", "from contextvars import ContextVar", "imports contextvars"),
         ("tracing/run", "from ..spanlog import SpanLog", "imports spanlog"),
         ("tracing/run", "def enter():\n    from ..delivery import Lane", "imports delivery"),
         ("tracing/run", "from .. import exporters", "imports exporters"),

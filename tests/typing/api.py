@@ -363,6 +363,11 @@ async def decorated() -> None:
     assert_type(bound(2), str)
     assert_type(await asynctrace.bind(coroutine_function)(3), bytes)
     asynctrace.bind(3)  # type: ignore[type-var]
+    headers: dict[str, str] = {}
+    asynctrace.inject(headers)
+    context = asynctrace.extract(headers)
+    assert_type(context, TraceContext)
+    assert_type(TraceContext.from_carrier(context.to_carrier()), TraceContext)
 
 
 async def quiet(tracer: Tracer) -> None:

@@ -65,6 +65,15 @@ class ConsoleExporter:
             return ExportResult.try_again(reason=f"console_{type(error).__name__}")
         return ExportResult.all_accepted(batch)
 
+    def __getstate__(self) -> dict[str, object]:
+        """For another process, which has its own lock; a stream that was given cannot go there."""
+        return {name: value for name, value in vars(self).items() if name not in ("_slices", "_writing")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._slices = Slices()
+        self.after_fork_in_child()
+
     def after_fork_in_child(self) -> None:
         """A thread that was writing is not here."""
         self._writing = threading.Lock()

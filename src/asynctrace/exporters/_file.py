@@ -20,7 +20,7 @@ import functools
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from .._contracts import Batch, ExportResult
@@ -89,6 +89,10 @@ class FileExporter:
                 return ExportResult.blocked(reason)
             return ExportResult.try_again(reason=reason)
         return ExportResult.all_accepted(batch)
+
+    def __reduce__(self) -> tuple[Callable[..., FileExporter], tuple[()]]:
+        """For another process, which has its own lock."""
+        return functools.partial(type(self), self._path, name=self._name), ()
 
     def after_fork_in_child(self) -> None:
         """A thread that was writing is not here."""

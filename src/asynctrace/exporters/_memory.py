@@ -6,6 +6,9 @@ Promises: each instance has its own state; what was exported can be read from an
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import msgspec
 
 from .._contracts import Batch, ExportResult, Resource, Span
@@ -79,6 +82,10 @@ class MemoryExporter:
 
     async def aclose(self) -> None:
         """Nothing to free: the spans stay readable."""
+
+    def __reduce__(self) -> tuple[Callable[..., MemoryExporter], tuple[()]]:
+        """For another process, which keeps its spans itself: they cannot be seen here."""
+        return functools.partial(type(self), name=self._name), ()
 
     def __repr__(self) -> str:
         return f"MemoryExporter(name={self._name!r}, spans={self._count()})"

@@ -38,6 +38,8 @@ COMPRESS_ASIDE_FROM: Final = 32 * 1024
 LEVEL: Final = 1
 """Of zlib and zstd. zlib's level 6 takes twice the time for the same ratio on spans."""
 
+_OF_ONE_PROCESS: Final = {"_clock", "_transport", "_requests", "_sent_bytes", "_by_reason", "_told", "_slices"}
+
 CONTENT_TYPES: Final = {"protobuf": "application/x-protobuf", "json": "application/json"}
 
 
@@ -85,6 +87,10 @@ class OTLPExporter:
         self._given = (endpoint, dict(headers) if headers is not None else None, timeout, compression)
         self._encoding = checked_encoding(encoding)
         self._ca_file = checked_ca_file(ca_file)
+        self._begin(clock)
+
+    def _begin(self, clock: Clock | None) -> None:
+        """What belongs to one process."""
         self._clock = clock
         self._transport: Transport | None = None
         self._requests = 0
@@ -92,6 +98,14 @@ class OTLPExporter:
         self._by_reason: Counter[str] = Counter()
         self._told: set[str] = set()
         self._slices = Slices()
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: the settings, secrets included. Connections, counters and the clock stay here."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_ONE_PROCESS}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._begin(None)
 
     def with_defaults(
         self,

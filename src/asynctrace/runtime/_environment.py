@@ -17,7 +17,7 @@ import msgspec
 from .._errors import ConfigurationError
 from ..tracing import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatio
 
-__all__ = ["Environment", "read_environment", "state_directory"]
+__all__ = ["Environment", "copy_of_environment", "read_environment", "state_directory"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     no_color: bool = False
     state: Path = Path()
     """The state directory: see `state_directory()`."""
+
+
+def copy_of_environment() -> dict[str, str]:
+    """For a program that is about to be started."""
+    return dict(os.environ)
 
 
 def read_environment() -> Environment:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 from .._contracts import Link, Receipt, SpanKind
-from ..tracing import ComponentTraceContext, TraceContext, current_component, current_trace
+from ..propagation import inject_headers
+from ..tracing import ComponentTraceContext, TraceContext, current_component, current_trace, span_at
+from ..tracing import bind as bind_here
+from ..tracing import extract as extract_from
+from . import _registry
 from ._registry import default_tracer
 from ._tracer import Statistics
 
 __all__ = [
     "add_log",
+    "bind",
     "end_tracers",
+    "extract",
     "flush",
     "flush_sync",
+    "inject",
     "receipt",
     "set_outputs",
     "start_tracers",
@@ -21,6 +29,9 @@ __all__ = [
     "trace",
     "trace_component",
 ]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def trace(
@@ -100,6 +111,25 @@ def set_outputs(outputs: object, metadata: Mapping[str, object] | None = None) -
         default_tracer()._outside("set_outputs")
     else:
         target.set_outputs(outputs, metadata)
+
+
+def bind(function: F) -> F:
+    """`function`, to be called anywhere (a thread, a callback, an executor, another process) in the run and component of
+    here. Called in another process it returns when what it traced is delivered; pickled, it takes the settings of its tracer
+    along, of the default one where nothing is current. Raises `TypeError` for what cannot be called."""
+    return bind_here(function, _registry._default)
+
+
+def inject(carrier: MutableMapping[str, str]) -> None:
+    """`Tracer.inject()` of whichever tracer is current here."""
+    span = span_at(current_component() or current_trace())
+    if span is not None:
+        inject_headers(carrier, span)
+
+
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext:
+    """`Tracer.extract()`, which needs no tracer."""
+    return extract_from(carrier)
 
 
 async def flush(timeout: float | None = None, *, trace_id: str | None = None) -> Receipt:

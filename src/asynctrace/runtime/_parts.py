@@ -33,6 +33,7 @@ class Parts(NamedTuple):
     """One tracer's."""
 
     ids: IdSource
+    log_id: str
     log: SpanLog
     delivery: Delivery
     journaling: Journaling | None
@@ -97,7 +98,7 @@ def make_parts(tracer: Tracer, settings: Settings, drain_timeout: float) -> Part
             diagnostics=settings.diagnostics,
             use=tell.use_slab,
         )
-    return Parts(settings.ids or RandomIds(), log, delivery, journaling, callbacks, dead_letters)
+    return Parts(settings.ids or RandomIds(), origin.log_id, log, delivery, journaling, callbacks, dead_letters)
 
 
 def _make_callbacks(settings: Settings, on_error: Callable[[BaseException], None]) -> Callbacks | None:

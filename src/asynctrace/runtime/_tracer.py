@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
+from uuid import uuid4
 
 import msgspec
 
@@ -50,6 +51,7 @@ from ._options import (
 )
 from ._parts import lane_context, make_parts
 from ._sources import SystemClock
+from ._travel import Absent, Described, describe, tracer_here
 
 __all__ = ["Statistics", "Tracer"]
 
@@ -73,6 +75,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     held_bytes_peak: int = 0
     late_calls: dict[str, int] = {}
     """Calls on components that had ended, by name: they did nothing."""
+    ignored_contexts: dict[str, int] = {}
+    """Callers' contexts that could not be used, by reason: `malformed`, `too_large`, `newer_version`."""
     internal_errors: dict[str, int] = {}
     """Errors inside tracing, by type: contained, each cost at most one field or one span."""
     lanes: dict[str, LaneStatistics] = {}
@@ -103,11 +107,17 @@ class Tracer(Recorder):
         "_callbacks",
         "_dead_letters",
         "_delivery",
+        "_given",
+        "_has_children",
         "_ids",
         "_is_default",
         "_journaling",
+        "_key",
         "_life_lock",
         "_log",
+        "_log_id",
+        "_parent_log",
+        "_pickled",
         "_settings",
         "_shutdown_outcome",
         "_shutdown_task",
@@ -149,7 +159,30 @@ class Tracer(Recorder):
         clock = clock or SystemClock()
         journaling = journal_of(journal, sync, environment)
         policy, capacity = policy_of(when_full, journaling, whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY))
-        self._is_default = False
+        self._is_default = self._has_children = False
+        self._key = str(uuid4())
+        self._parent_log = ""
+        self._pickled: tuple[dict[str, bytes], str] | None = None
+        given: dict[str, Any] = {
+            "service": self.service,
+            "exporters": exporters,
+            "journal": journal,
+            "sync": sync,
+            "when_full": when_full,
+            "capacity_bytes": capacity_bytes,
+            "capacity_spans": capacity_spans,
+            "shutdown_timeout": shutdown_timeout,
+            "mask": mask,
+            "limits": limits,
+            "sampler": sampler,
+            "resource": resource,
+            "delivery": delivery,
+            "on_drop": on_drop,
+            "on_reject": on_reject,
+            "on_spool": on_spool,
+            "on_recover": on_recover,
+        }
+        self._given = {name: value for name, value in given.items() if value is not None}
         self._settings = Settings(
             capacity_bytes=capacity,
             capacity_spans=None if capacity_spans is None else whole("capacity_spans", capacity_spans, 1),
@@ -184,7 +217,7 @@ class Tracer(Recorder):
         again, before any other code of the child runs."""
         parts = make_parts(self, self._settings, self._shutdown_timeout)
         self._ids, self._log, self._delivery, self._journaling = parts.ids, parts.log, parts.delivery, parts.journaling
-        self._callbacks, self._dead_letters = parts.callbacks, parts.dead_letters
+        self._callbacks, self._dead_letters, self._log_id = parts.callbacks, parts.dead_letters, parts.log_id
         self._life_lock = threading.RLock()  # re-entrant: a signal may end the process in the middle of a shutdown
         self._shutdown_outcome: concurrent.futures.Future[Receipt] | None = None
         self._shutdown_task: asyncio.Task[None] | None = None
@@ -307,6 +340,7 @@ class Tracer(Recorder):
             held_bytes=self._log.held_bytes,
             held_bytes_peak=self._log.peak_bytes,
             late_calls=dict(self._late_calls),
+            ignored_contexts=dict(self._ignored_contexts),
             internal_errors=dict(self._errors),
             lanes=dict(self._delivery.lane_statistics()),
             **({} if self._journaling is None else self._journaling.statistics()),
@@ -408,7 +442,19 @@ class Tracer(Recorder):
             component = component._parent
         return around
 
-    # Fork --------------------------------------------------------------------------------------------------------
+    # Other processes ---------------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Callable[[Described], Tracer | Absent], tuple[Described]]:
+        return tracer_here, (describe(self),)
+
+    def _task_ended(self) -> None:
+        """In a process that may end with its next task: what this one traced is delivered before its result is."""
+        if self._delivery.settled >= self._log.appended or asyncio._get_running_loop() is not None:
+            return
+        try:
+            self.flush_sync(self._shutdown_timeout)
+        except (DeliveryTimeout, DeliveryError) as error:  # it stays in the log, and in the journal where there is one
+            self._diagnostics.warning("runtime.task_not_delivered", error=str(error)[:300])
 
     def _begin_anew(self) -> None:
         """In a forked child: leave everything to the parent that is the parent's, and make one's own.
@@ -427,8 +473,8 @@ class Tracer(Recorder):
         self._span_id, self._trace_id_source = self._ids.span_id, self._ids.trace_id
         self._open = OpenSpans()
         self._recent = self._open.recent
-        self._late_calls, self._errors = {}, {}
-        self._is_closed = False
+        self._late_calls, self._ignored_contexts, self._errors = {}, {}, {}
+        self._is_closed = self._has_children = False
         old_delivery.forget_in_child()
         old_log.after_fork_in_child()
 

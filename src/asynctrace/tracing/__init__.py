@@ -1,6 +1,7 @@
 """Where spans are made: runs, components, capture, masking, sampling. Knows no event loop and no exporter."""
 
 from ._bind import bind
+from ._borders import extract, span_at
 from ._capture import Capture
 from ._component import ComponentTraceContext
 from ._limits import Limits
@@ -28,5 +29,7 @@ __all__ = [
     "bind",
     "current_component",
     "current_trace",
+    "extract",
+    "span_at",
     "suppress",
 ]

@@ -83,6 +83,10 @@ class Placement:
         self._shadow: Any = _Shadow(self)
         self._slab: OpenSpanNotes | None = None
 
+    def _itself(self) -> Any:
+        """The recorder, asked of it or of its shadow."""
+        return self
+
     def _enter_root(self, component: ComponentTraceContext) -> ComponentTraceContext:
         """Enter where nothing is current and every trace is sampled: programs without runs do this for each trace."""
         component._restore = component._parent = component._run = None

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 from .._contracts import Clock, IdSource, Link, SpanKind, SpanSink
 from .._diagnostics import Diagnostics
+from ..propagation import inject_headers
 from ._bind import bind
+from ._borders import extract, span_at
 from ._component import NEW, ComponentTraceContext
 from ._encoder import LONGEST_REMEMBERED, Encoder
 from ._extras import check_metadata
@@ -45,6 +47,7 @@ class Recorder(Placement):
         "_diagnostics",
         "_errors",
         "_heads",
+        "_ignored_contexts",
         "_is_closed",
         "_late_calls",
         "_limits",
@@ -70,6 +73,7 @@ class Recorder(Placement):
         self._limits = limits or Limits()
         self._errors: dict[str, int] = {}
         self._late_calls: dict[str, int] = {}
+        self._ignored_contexts: dict[str, int] = {}
         self._diagnostics = diagnostics
         masker = Masker.from_option(mask, on_error=self._failed)
         super().__init__(clock, ids, Encoder(self._limits, masker, clock.monotonic_ns), sampler)
@@ -124,11 +128,13 @@ class Recorder(Placement):
 
     def _continue(self, run: TraceContext, context: TraceContext) -> None:
         """Make `run` go on in a remote caller's trace; one whose ids are malformed is ignored, and told of."""
-        if not (_is_hex(context.trace_id, 32) and _is_hex(context.span_id, 16)):
-            self._diagnostics.warning("tracing.invalid_context", trace_id=context.trace_id[:40])
+        if context._invalid or not (_is_hex(context.trace_id, 32) and _is_hex(context.span_id, 16)):
+            if context._invalid or context.trace_id or context.span_id:  # else nobody called
+                self._ignored(context._invalid or "malformed")
             return
         run._trace_id, run._remote_parent = context.trace_id, context.span_id
         run.is_sampled = context.is_sampled
+        run.tracestate = context.tracestate
         run._inherit(context)
 
     def trace_component(
@@ -205,8 +211,21 @@ class Recorder(Placement):
         return suppress()
 
     def bind(self, function: F) -> F:
-        """`function`, to be called anywhere (a thread, a callback, an executor) in the run and component of here."""
-        return bind(function)
+        """`function`, to be called anywhere (a thread, a callback, an executor, another process) in the run and component of
+        here. Called in another process it returns when what it traced is delivered."""
+        return bind(function, self)
+
+    def inject(self, carrier: MutableMapping[str, str]) -> None:
+        """Set `traceparent`, and `tracestate` if there is one, to where this code is: for the headers of a request, the
+        environment of a program. Nothing is set where nothing is current. Source: W3C Trace Context."""
+        span = span_at(self._nearest(component_var.get(), trace_var.get()))
+        if span is not None:
+            inject_headers(carrier, span)
+
+    def extract(self, carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext:
+        """The caller's context, for `trace(context=…)`: from headers, of whatever case, from an environment, or from what
+        `TraceContext.to_carrier()` made. Never raises; without anything to be used it has no ids."""
+        return extract(carrier)
 
     # The current ones --------------------------------------------------------------------------------------------
 
@@ -237,6 +256,17 @@ class Recorder(Placement):
             self._outside("set_outputs")
         else:
             target.set_outputs(outputs, metadata)
+
+    def _require(self) -> None:
+        """Raise what keeps this recorder from working in this process: here, nothing does."""
+
+    def _task_ended(self) -> None:
+        """A bound function has returned, or raised, in a process other than that of its `bind()`."""
+
+    def _ignored(self, reason: str) -> None:
+        """A caller's context could not be used."""
+        self._ignored_contexts[reason] = self._ignored_contexts.get(reason, 0) + 1
+        self._diagnostics.warning("tracing.ignored_context", reason=reason)
 
     def _outside(self, call: str) -> None:
         self._diagnostics.debug("tracing.outside_any_component", call=call)

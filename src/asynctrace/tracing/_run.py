@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._contracts import Ending
 from .._errors import MisuseError
+from ..propagation import Carried, RemoteSpan, make_carrier, read_carrier
 from ..wire import encode_attribute
 from ._component import NEW, ComponentTraceContext
 from ._scope import Suppressed, component_var, trace_var
@@ -27,14 +28,17 @@ __all__ = ["TraceContext"]
 
 
 class TraceContext:
-    """What identifies a run, and the handle of its root span. Made by `trace()`; made by hand, with
-    `trace_id` and `span_id`, it stands for a remote caller's and is given to `trace(context=…)`.
+    """What identifies a run, and the handle of its root span. Made by `trace()`; made by `from_carrier()` or `extract()`, or
+    by hand with `trace_id` and `span_id`, it stands for a remote caller's and is given to `trace(context=…)`.
 
-    `trace_id` has 32 hex digits, `span_id` (of the root span, or of the remote parent) 16; both are `""` before entry.
+    `trace_id` has 32 hex digits, `span_id` (of the root span, or of the remote parent) 16; both are `""` before entry, and
+    where a carrier had nothing that could be used. `tracestate` is that of W3C Trace Context, handed on as it came. It can be
+    pickled: what arrives is what `from_carrier(to_carrier())` gives.
     """
 
     __slots__ = (
         "_common",
+        "_invalid",
         "_recorder",
         "_remote_parent",
         "_restore_component",
@@ -49,6 +53,7 @@ class TraceContext:
         "run_id",
         "session_id",
         "tags",
+        "tracestate",
         "user_id",
     )
 
@@ -65,6 +70,7 @@ class TraceContext:
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         is_sampled: bool = True,
+        tracestate: str = "",
     ) -> None:
         self.name = name
         self.run_id = run_id
@@ -74,6 +80,8 @@ class TraceContext:
         self.tags = tuple(tags)
         self.metadata = dict(metadata) if metadata else {}
         self.is_sampled = is_sampled
+        self.tracestate = tracestate
+        self._invalid = ""
         self._trace_id = trace_id
         self._span_id = span_id
         self._remote_parent = ""
@@ -106,10 +114,72 @@ class TraceContext:
         run.tags = tuple(tags) if tags else ()
         run.metadata = dict(metadata) if metadata else {}
         run.is_sampled = True
-        run._trace_id = run._span_id = run._remote_parent = ""
+        run._trace_id = run._span_id = run._remote_parent = run._invalid = run.tracestate = ""
         run._root = run._restore_run = run._restore_component = None
         run._common = b""
         return run
+
+    # Across borders ----------------------------------------------------------------------------------------------
+
+    def to_carrier(self) -> dict[str, Any]:
+        """This place of the run for another process: the current component if it is one of this run, else the root span.
+
+        Texts, numbers, lists and mappings, under 2,000 bytes as JSON, with the `traceparent` of W3C Trace Context in it; what
+        does not fit is left out, metadata first. Raises `MisuseError` before entry, when there are no ids yet.
+        """
+        if not self.trace_id:
+            raise MisuseError(
+                "a run has ids once it is entered: async with tracer.trace('name') as run: run.to_carrier()"
+            )
+        current, span_id = component_var.get(), self.span_id
+        if isinstance(current, ComponentTraceContext) and current._run is self:
+            span_id = current.span_id
+        return make_carrier(self._carried(RemoteSpan(self.trace_id, span_id, self.is_sampled, self.tracestate)))
+
+    @classmethod
+    def from_carrier(cls, carrier: object) -> TraceContext:
+        """The caller's run, for `trace(context=…)`, from `to_carrier()` or a mapping with a `traceparent`.
+
+        Never raises. A carrier that is malformed, too large or of a newer version gives a context without ids: the run that
+        is made with it starts a trace of its own, which is counted in `statistics().ignored_contexts` and told of once.
+        """
+        carried = read_carrier(carrier)
+        if not isinstance(carried, str):
+            return cls._from(carried)
+        context = cls()
+        context._invalid = carried
+        return context
+
+    @classmethod
+    def _from(cls, carried: Carried) -> TraceContext:
+        return cls(
+            trace_id=carried.span.trace_id,
+            span_id=carried.span.span_id,
+            is_sampled=carried.span.is_sampled,
+            tracestate=carried.span.tracestate,
+            run_id=carried.run_id,
+            name=carried.name,
+            session_id=carried.session_id,
+            user_id=carried.user_id,
+            project=carried.project,
+            tags=carried.tags,
+            metadata=carried.metadata,
+        )
+
+    def _carried(self, span: RemoteSpan) -> Carried:
+        return Carried(
+            span=span,
+            run_id=self.run_id,
+            name=self.name,
+            session_id=self.session_id,
+            user_id=self.user_id,
+            project=self.project,
+            tags=self.tags,
+            metadata=self.metadata,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TraceContext.from_carrier, (self.to_carrier(),)
 
     # Entering and leaving ----------------------------------------------------------------------------------------
 
