@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import asynctrace
-from asynctrace import ConfigurationError, DeliveryOptions, Limits, TraceIdRatio, Tracer
+from asynctrace import ConfigurationError, DeliveryOptions, DeliveryTimeout, Limits, TraceIdRatio, Tracer
 from asynctrace.exporters import ConsoleExporter, FileExporter, MemoryExporter, OTLPExporter
 from asynctrace.processes import ProcessPoolExecutor, environment
 from asynctrace.runtime import _registry, _travel
@@ -172,3 +174,30 @@ def test_the_environment_of_a_program_names_the_current_span_and_no_older_one() 
             assert variables["TRACEPARENT"] == f"00-{component.trace_id}-{component.span_id}-01"
             context = asynctrace.extract(variables)
         assert (context.trace_id, context.span_id) == (component.trace_id, component.span_id)
+
+
+def seconds_to_end_a_task(url: str, **options: Any) -> float:
+    """Of a task elsewhere: what counts as elsewhere is another process number."""
+    with Tracer(service="shop", exporters=[OTLPExporter(url)], shutdown_timeout=2.0, **options) as tracer:
+        with tracer.trace("job"):
+            pass
+        wait_for_a_failure(tracer)
+        began = time.monotonic()
+        tracer._task_ended()
+        return time.monotonic() - began
+
+
+def wait_for_a_failure(tracer: Tracer) -> None:
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(DeliveryTimeout):
+        tracer.flush_sync(0.1)
+    while not any(lane.state == "backoff" for lane in tracer.statistics().lanes.values()):
+        assert time.monotonic() < deadline, "the far side is there"
+        time.sleep(0.005)
+
+
+def test_a_task_does_not_wait_for_a_far_side_that_is_away_where_a_journal_keeps_its_spans(tmp_path: Path) -> None:
+    waited_for_the_journal = seconds_to_end_a_task("http://127.0.0.1:1", journal=tmp_path)
+    waited_in_memory = seconds_to_end_a_task("http://127.0.0.1:1", journal=False)
+    assert waited_in_memory >= 2.0, "what is in memory alone is worth the time"
+    assert waited_for_the_journal < waited_in_memory / 2

@@ -51,7 +51,7 @@ from ._options import (
 )
 from ._parts import lane_context, make_parts
 from ._sources import SystemClock
-from ._travel import Absent, Described, describe, tracer_here
+from ._travel import Absent, Described, deliver_task, describe, tracer_here
 
 __all__ = ["Statistics", "Tracer"]
 
@@ -449,12 +449,8 @@ class Tracer(Recorder):
 
     def _task_ended(self) -> None:
         """In a process that may end with its next task: what this one traced is delivered before its result is."""
-        if self._delivery.settled >= self._log.appended or asyncio._get_running_loop() is not None:
-            return
-        try:
-            self.flush_sync(self._shutdown_timeout)
-        except (DeliveryTimeout, DeliveryError) as error:  # it stays in the log, and in the journal where there is one
-            self._diagnostics.warning("runtime.task_not_delivered", error=str(error)[:300])
+        if self._delivery.settled < self._log.appended and asyncio._get_running_loop() is None:
+            deliver_task(self)
 
     def _begin_anew(self) -> None:
         """In a forked child: leave everything to the parent that is the parent's, and make one's own.

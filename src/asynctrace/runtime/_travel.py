@@ -6,24 +6,31 @@
     any other                     made there, from the settings
 
 What cannot be pickled is told by name, where it is missed: in the process that would have to make a tracer without it.
+
+A task that ends there waits until what it traced is delivered, but not for a far side that is away if there is a journal:
+what is in that outlives the process.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._errors import ConfigurationError
+from .._errors import ConfigurationError, DeliveryError, DeliveryTimeout
 from . import _registry
 
 if TYPE_CHECKING:
     from ._tracer import Tracer
 
-__all__ = ["Absent", "Described", "check_travels", "describe", "tracer_here"]
+__all__ = ["Absent", "Described", "check_travels", "deliver_task", "describe", "tracer_here"]
 
 _OF_ONE_PROCESS = ("ids", "clock")
 """Settings that stay: two processes that draw the same ids would mix up their spans."""
+
+_LOOK_AGAIN = 0.25
+"""Seconds between two looks whether a far side that does not answer is worth waiting for."""
 
 
 class Described(NamedTuple):
@@ -127,3 +134,28 @@ class Absent:
 
     def _require(self) -> None:
         raise ConfigurationError(self._why)
+
+
+def deliver_task(tracer: Tracer) -> None:
+    """Wait until what `tracer` has recorded is delivered, for at most its `shutdown_timeout`. Never raises."""
+    deadline = monotonic() + tracer._shutdown_timeout
+    why = "the far side is away"
+    while not _waits_in_vain(tracer):
+        try:
+            tracer.flush_sync(max(0.0, min(_LOOK_AGAIN, deadline - monotonic())))
+        except DeliveryTimeout as error:
+            if monotonic() < deadline:
+                continue
+            why = str(error)
+        except DeliveryError as error:
+            why = str(error)
+        else:
+            return
+        break
+    tracer._diagnostics.warning("runtime.task_not_delivered", why=why[:300])
+
+
+def _waits_in_vain(tracer: Tracer) -> bool:
+    if tracer._journaling is None or tracer._journaling.journal is None:
+        return False
+    return any(lane.state in ("backoff", "blocked") for lane in tracer._delivery.lane_statistics().values())
