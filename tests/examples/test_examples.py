@@ -158,6 +158,18 @@ async def test_the_plain_script_traces_its_threads_below_the_run() -> None:
         assert root.attributes["output.value"] == "[9,null,25]"
 
 
+async def test_the_pool_of_processes_traces_its_workers_below_the_run() -> None:
+    async with FaultServer() as server, running("process_pool.py", "10", "x", "12", endpoint=server.url) as process:
+        out, err = await output_of(process)
+        assert (process.returncode, err) == (0, "")
+        assert out.startswith("4\ninvalid literal for int() with base 10: 'x'\n5\n")
+        check_receipt(out, 1)
+        endings = sorted((span.name, span.ending) for span in server.spans)
+        assert endings == [("count primes", "error"), ("count primes", "ok"), ("count primes", "ok"), ("primes", "ok")]
+        (root,) = [span for span in server.spans if not span.parent_id]
+        assert {span.parent_id for span in server.spans if span is not root} == {root.span_id}
+
+
 FASTAPI_REQUEST = """
     POST /ask ok
       retrieve [retriever] ok
