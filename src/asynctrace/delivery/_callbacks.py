@@ -31,6 +31,7 @@ from typing import Any, Literal
 import msgspec
 
 from .._diagnostics import Diagnostics
+from ._tasks import create_task
 
 __all__ = ["Callbacks", "DeliveryNotice", "NoticeCallback"]
 
@@ -175,7 +176,7 @@ class Callbacks:
         with self._lock:
             if self._is_running:
                 return
-            self._task = task = loop.create_task(self._run(), context=self._new_context(), name="asynctrace callbacks")
+            self._task = task = create_task(loop, self._run(), context=self._new_context(), name="asynctrace callbacks")
         asyncio._unregister_task(task)  # asyncio.run() cancels what it sees; a call that is cut off would be repeated
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 

@@ -28,7 +28,7 @@ from ._lane import Lane
 from ._lane_state import LaneState
 from ._options import DeliveryOptions
 from ._pace import Lag
-from ._tasks import AtLeastOneStep
+from ._tasks import AtLeastOneStep, create_task
 from ._window import Window
 
 __all__ = ["LaneDriver"]
@@ -85,8 +85,8 @@ class LaneDriver:
         self._errors_in_a_row = 0
         self._close_timeout = _CLOSE_TIMEOUT
         self._resume_at = 0.0
-        self.task: asyncio.Task[None] = loop.create_task(
-            AtLeastOneStep(self._run(), self._drain), name=f"asynctrace lane {lane.name}", context=context
+        self.task: asyncio.Task[None] = create_task(
+            loop, AtLeastOneStep(self._run(), self._drain), name=f"asynctrace lane {lane.name}", context=context
         )
         # A loop that is closed under its tasks has nobody left to warn; the spans wait for the next loop.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ class LaneDriver:
         if self.lane.catch_up():
             self._on_progress()
         while (window := self.lane.take(self._loop.time(), self._lag.seconds)) is not None:
-            task = self._loop.create_task(self._send(window), name="asynctrace request", context=self._context)
+            task = create_task(self._loop, self._send(window), name="asynctrace request", context=self._context)
             asyncio._unregister_task(task)
             self._flying.add(task)
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -278,7 +278,7 @@ class LaneDriver:
         if start is None:
             return
         if self._starting is None:
-            self._starting = self._loop.create_task(start(), context=self._context)
+            self._starting = create_task(self._loop, start(), name="asynctrace start", context=self._context)
             asyncio._unregister_task(self._starting)
             self._starting._log_destroy_pending = False  # type: ignore[attr-defined]
         starting = self._starting

@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-__all__ = ["AtLeastOneStep", "create_patient_task", "create_stubborn_task"]
+__all__ = ["AtLeastOneStep", "create_patient_task", "create_stubborn_task", "create_task"]
 
 
 _LAST_WAIT = 2.0
@@ -47,13 +47,24 @@ class AtLeastOneStep(Coroutine[Any, Any, None]):
         return self._coroutine.__await__()
 
 
+def create_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], *, context: Context, name: str
+) -> asyncio.Task[None]:
+    """A task of `loop` that begins in a later turn of it, whatever the program's task factory makes of its own tasks.
+
+    An eager task begins inside this call, in `context`. Where that is the caller's own, as among the tasks of a lane, Python
+    refuses to enter it again, and has lost track of the current task by then.
+    """
+    return asyncio.Task(work, loop=loop, context=context, name=name)
+
+
 def create_stubborn_task(work: Coroutine[Any, Any, None], *, context: Context, name: str) -> asyncio.Task[None]:
     """A task of the running loop that does `work`, which is bounded in time; the first cancellation does not stop it,
     the second does."""
     loop = asyncio.get_running_loop()
-    inner = loop.create_task(work, context=context, name=name)
+    inner = create_task(loop, work, context=context, name=name)
     asyncio._unregister_task(inner)  # asyncio.run() sees, and waits for, the one around it
-    return loop.create_task(AtLeastOneStep(_outlast(inner), lambda: None), context=context, name=name)
+    return create_task(loop, AtLeastOneStep(_outlast(inner), lambda: None), context=context, name=name)
 
 
 async def _outlast(inner: asyncio.Task[None]) -> None:
@@ -75,10 +86,11 @@ def create_patient_task(
     """A task of the running loop that does `work`, which goes on until `leave()` is called. The first cancellation calls
     it and gives the work `patience` seconds to end by itself; the second cancels it."""
     loop = asyncio.get_running_loop()
-    inner = loop.create_task(work, context=context, name=name)
+    inner = create_task(loop, work, context=context, name=name)
     asyncio._unregister_task(inner)
     inner._log_destroy_pending = False  # type: ignore[attr-defined]  # a loop may be closed under its tasks
-    task = loop.create_task(
+    task = create_task(
+        loop,
         AtLeastOneStep(_be_patient(inner, leave, patience), leave),  # type: ignore[arg-type]
         context=context,
         name=name,
