@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import update_wrapper, wraps
+from collections.abc import Callable
+from functools import partial, update_wrapper, wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._borders import carrier_at, continue_from
 from ._component import ComponentTraceContext
+from ._decorator import InContext
 from ._scope import SUPPRESSED, Suppressed, component_var, trace_var
 
 if TYPE_CHECKING:
@@ -33,19 +33,22 @@ Component = ComponentTraceContext | Suppressed | None
 def bind(function: F, recorder: Recorder | None = None) -> F:
     """`function`, which will run in the run and component that are current now, in any thread, task, callback or process.
 
-    Other context variables are untouched. Works for functions and coroutine functions; may be called many times, also
-    at once. What is bound to a function can be pickled if that can; `recorder` goes with it where nothing is current.
-    Raises `TypeError` for what cannot be called.
+    Other context variables are untouched. Works for functions, methods, classes, coroutine functions, and objects with a
+    `__call__` of either kind; may be called many times, also at once. What is bound to a function can be pickled if that
+    can; `recorder` goes with it where nothing is current. Raises `TypeError` for what cannot be called, and for generator
+    functions: calling one runs nothing of it, so bind the function that iterates it.
     """
     if not callable(function):
         raise TypeError(f"bind() takes a function, bind(on_done), not {type(function).__name__}")
+    called = _what_is_called(function)
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise TypeError(f"bind() takes the function that iterates a generator, not the generator function {function!r:.80}")
     run, component = trace_var.get(), component_var.get()
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
 
         @wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with _current(run, component):
-                return await function(*args, **kwargs)
+            return await InContext(function(*args, **kwargs), _Place(run, component))
 
         return cast(F, call_async)
     return cast(F, Bound(function, run, component, _recorder_of(run, component) or recorder))
@@ -66,8 +69,7 @@ class Bound:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            with _current(self._run, self._component):
-                return self._function(*args, **kwargs)
+            return _Place(self._run, self._component).run(self._function, *args, **kwargs)
         finally:
             if self._recorder is not None and os.getpid() != self._process:
                 self._recorder._task_ended()
@@ -100,8 +102,7 @@ class Continued:
             recorder._require()
         run = None if recorder is None or carrier is None else continue_from(recorder, carrier)
         try:
-            with _current(run, SUPPRESSED if is_suppressed else None):
-                return function(*args, **kwargs)
+            return _Place(run, SUPPRESSED if is_suppressed else None).run(function, *args, **kwargs)
         finally:
             if recorder is not None:
                 recorder._task_ended()
@@ -113,16 +114,38 @@ class Continued:
         return f"<bound {self._arguments[0]!r}>"
 
 
-@contextmanager
-def _current(run: TraceContext | None, component: Component) -> Iterator[None]:
-    outer_run, outer_component = trace_var.get(), component_var.get()
-    trace_var.set(run)
-    component_var.set(component)
-    try:
-        yield
-    finally:
-        trace_var.set(outer_run)
-        component_var.set(outer_component)
+def _what_is_called(function: Callable[..., Any]) -> Any:
+    """The function behind a partial or an object with `__call__`."""
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    return type(function).__call__
+
+
+class _Place:
+    """A run and a component in which the steps of one call go on: `Context.run()` for these two variables only.
+
+    A coroutine may be closed by a collection in the middle of another task: what was current around a step is put back
+    after that step, never after a later one.
+    """
+
+    __slots__ = ("_component", "_run")
+
+    def __init__(self, run: TraceContext | None, component: Component) -> None:
+        self._run = run
+        self._component = component
+
+    def run(self, step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        outer_run, outer_component = trace_var.get(), component_var.get()
+        trace_var.set(self._run)
+        component_var.set(self._component)
+        try:
+            return step(*args, **kwargs)
+        finally:
+            self._run, self._component = trace_var.get(), component_var.get()
+            trace_var.set(outer_run)
+            component_var.set(outer_component)
 
 
 def _recorder_of(run: TraceContext | None, component: Component) -> Recorder | None:

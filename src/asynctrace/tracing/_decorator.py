@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from ._component import ComponentTraceContext
 
-__all__ = ["decorate"]
+__all__ = ["InContext", "Place", "decorate"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Template = Callable[[], "ComponentTraceContext"]
@@ -94,7 +94,7 @@ def _async_generator(template: Template, function: Callable[..., Any]) -> Callab
         context.run(component.__enter__)
         exc_info: tuple[Any, Any, Any] = (None, None, None)
         try:
-            step = _InContext(generator.__anext__(), context)
+            step = InContext(generator.__anext__(), context)
             while True:
                 try:
                     item = await step
@@ -105,34 +105,40 @@ def _async_generator(template: Template, function: Callable[..., Any]) -> Callab
                 except GeneratorExit:
                     raise
                 except BaseException as exc:  # noqa: BLE001  (the consumer's athrow() belongs to the generator)
-                    step = _InContext(generator.athrow(exc), context)
+                    step = InContext(generator.athrow(exc), context)
                 else:
-                    step = _InContext(generator.asend(sent), context)
+                    step = InContext(generator.asend(sent), context)
         except BaseException as exc:
             exc_info = (type(exc), exc, exc.__traceback__)
             raise
         finally:
             try:
-                await _InContext(generator.aclose(), context)
+                await InContext(generator.aclose(), context)
             finally:
                 context.run(component.__exit__, *exc_info)
 
     return call
 
 
-class _InContext:
+class Place(Protocol):
+    """Where a step can be run: a `Context`, or what is like one."""
+
+    def run(self, step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class InContext:
     """Await `awaitable` with each of its steps in `context`; what it waits for reaches the event loop unchanged."""
 
     __slots__ = ("_context", "_steps")
 
-    def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
+    def __init__(self, awaitable: Awaitable[Any], context: Place) -> None:
         self._steps = awaitable.__await__()
         self._context = context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # type: ignore[return-value]  # an iterator with send() and throw() is all that await needs
 
-    def __iter__(self) -> _InContext:
+    def __iter__(self) -> InContext:
         return self
 
     def __next__(self) -> Any:
