@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 
 from ._driver import LaneDriver
 
@@ -41,7 +42,8 @@ class Home:
         The thread is started below `threading`: the need may arise in a finaliser or a signal handler that interrupted
         `threading` while it held its locks.
         """
-        self.loop = asyncio.new_event_loop()
+        # A loop copies the context in which it is made, and with it the run of whoever ended the first span.
+        self.loop = Context().run(asyncio.new_event_loop)
         self._owns_loop = True
         try:
             _thread.start_new_thread(self._own_thread, ())
@@ -96,7 +98,7 @@ class Home:
         self._drivers = self._make_drivers(self.loop)
         self._running = len(self._drivers)
         for driver in self._drivers:
-            driver.task.add_done_callback(self._one_left)
+            driver.task.add_done_callback(self._one_left, context=Context())  # not that of the first run
 
     def _one_left(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():

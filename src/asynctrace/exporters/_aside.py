@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import TypeVar
 
 __all__ = ["in_place", "loading", "run_aside"]
@@ -49,7 +50,7 @@ async def run_aside(work: Callable[[], T]) -> T:
     answer: asyncio.Future[T] = loop.create_future()
     thread = threading.Thread(target=_work_and_tell, args=(work, loop, answer), name="asynctrace-aside", daemon=True)
     try:
-        thread.start()
+        Context().run(thread.start)
     except RuntimeError:
         return work()
     return await answer

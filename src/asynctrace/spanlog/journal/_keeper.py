@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ class Keeper:
         self._log = log
         thread = threading.Thread(target=self._run, name="asynctrace journal", daemon=True)
         with suppress(RuntimeError):  # the interpreter is ending
-            thread.start()
+            Context().run(thread.start)  # the run of whoever made the first span would live as long as the thread
             self._thread = thread
             self.ask_for_spare()
 
