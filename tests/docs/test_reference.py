@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import asynctrace
-from asynctrace import _errors, collector, exporters, testing
+from asynctrace import _errors, collector, exporters, processes, testing
 from asynctrace.tracing import Limits
 
 REPOSITORY = Path(__file__).parents[2]
@@ -49,6 +49,7 @@ def members_of_statistics() -> set[str]:
     [
         ("api.md", set(asynctrace.__all__)),
         ("api.md", set(exporters.__all__) - {"KeptBatch", "OTLPStatistics"}),
+        ("api.md", set(processes.__all__)),
         ("api.md", {"capture_spans", "assert_tree", "tree_text", "FaultServer", "ManualClock", "SeededIds"}),
         ("api.md", members_of_statistics()),
         ("options-and-limits.md", names_of_options()),
@@ -57,7 +58,18 @@ def members_of_statistics() -> set[str]:
         ("errors.md", set(_errors.__all__)),
         ("diagnostics.md", events()),
     ],
-    ids=["api", "exporters", "testing", "statistics", "options", "variables", "endings", "errors", "events"],
+    ids=[
+        "api",
+        "exporters",
+        "processes",
+        "testing",
+        "statistics",
+        "options",
+        "variables",
+        "endings",
+        "errors",
+        "events",
+    ],
 )
 def test_a_reference_page_names_everything_there_is(page: str, names: set[str]) -> None:
     assert names

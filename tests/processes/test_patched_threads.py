@@ -490,6 +490,36 @@ def test_one_that_patched_since_is_left_in_place_and_ours_below_does_nothing() -
     check_one_that_patched_since_is_left_in_place()
 
 
+def check_one_that_gave_timers_a_method_of_their_own() -> None:
+    """As OpenTelemetry does: what `Timer` had inherited was that of before."""
+    found: list[Any] = []
+    run = TraceContext(name="here")
+
+    def start() -> None:
+        trace_var.set(run)
+        timer = threading.Timer(0, lambda: found.append(trace_var.get()))
+        timer.start()
+        timer.join(PATIENCE)
+
+    def of_others(timer: threading.Timer) -> None:
+        inherited(timer)
+
+    inherited = threading.Thread.start
+    threading.Timer.start = of_others  # type: ignore[method-assign]
+    try:
+        with patch_threads():
+            Context().run(start)
+        assert threading.Timer.start is of_others
+        Context().run(start)
+    finally:
+        del threading.Timer.start  # type: ignore[misc]
+    assert found == [run, None]
+
+
+def test_timers_carry_although_another_gave_them_a_method_of_their_own() -> None:
+    check_one_that_gave_timers_a_method_of_their_own()
+
+
 def test_one_that_does_not_say_what_it_wraps_gets_a_layer_over_it() -> None:
     before = methods()
     patch = patch_threads()
@@ -603,10 +633,16 @@ def test_a_context_that_a_thread_was_given_is_respected(monkeypatch: pytest.Monk
 
 
 async def check_a_pool_started_in_a_run_is_free_after_it() -> None:
-    async def through_one_pool(carry: Any, work: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(None, work)
+    with ThreadPoolExecutor(1) as pool:
 
-    await check_nothing_is_left_behind(through_one_pool, plainly)
+        async def through_one_thread(carry: Any, work: Any) -> Any:
+            return await asyncio.wrap_future(pool.submit(work))
+
+        await check_nothing_is_left_behind(through_one_thread, plainly)
+
+
+def test_a_pool_that_was_started_in_a_run_is_free_after_it() -> None:
+    patched("asyncio", check_a_pool_started_in_a_run_is_free_after_it)
 
 
 CHECKS: dict[str, Callable[..., Any]] = {
@@ -621,6 +657,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "as it was": lambda *_: check_everything_is_as_it_was(),
     "others before": lambda *_: check_one_that_patched_before_is_left_in_place(),
     "others since": lambda *_: check_one_that_patched_since_is_left_in_place(),
+    "timers": lambda *_: check_one_that_gave_timers_a_method_of_their_own(),
     "a context of its own": lambda _, monkeypatch: check_a_context_of_its_own_is_respected(monkeypatch),
 }
 
@@ -642,6 +679,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
         ("as it was", wrong_patches.holds_on_after_restore),
         ("others since", wrong_patches.leaves_others_out),
         ("others since", wrong_patches.wraps_without_end),
+        ("timers", wrong_patches.forgets_timers),
         ("a context of its own", wrong_patches.ignores_contexts),
     ],
 )
@@ -655,4 +693,5 @@ def test_each_check_notices_a_patch_that_breaks_its_promise(
             Context().run(CHECKS[check], tmp_path / "wrong", monkeypatch)
     finally:
         _threads._held.clear()
+        _threads._ours.clear()
         ThreadPoolExecutor.submit, threading.Thread.start = before  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ __all__ = [
     "binds_at_the_run",
     "carries_the_whole_context",
     "forgets_to_restore",
+    "forgets_timers",
     "holds_on_after_restore",
     "ignores_contexts",
     "keeps_what_it_carries",
@@ -97,15 +98,20 @@ def keeps_what_it_carries() -> Any:
 
 
 class _TakesOutAnything(_threads._Method):
+    """Puts back what was there when it came."""
+
+    def put_in(self) -> None:
+        self._before = vars(self._owner).get(self._name)
+        super().put_in()
+
     def take_out(self) -> None:
-        while self._ours:
-            ours = self._ours.pop()
-            setattr(self._owner, self._name, ours.__wrapped__)
+        if self._before is not None:
+            setattr(self._owner, self._name, self._before)
 
 
 class _WrapsWithoutEnd(_threads._Method):
     def put_in(self) -> None:
-        self._ours = []
+        _threads._ours.clear()
         super().put_in()
 
 
@@ -118,6 +124,7 @@ def _with_methods(kind: type[_threads._Method]) -> Any:
     methods = (
         kind(ThreadPoolExecutor, "submit", _threads._carrying_submit),
         kind(threading.Thread, "start", _threads._carrying_start),
+        _threads._Method(threading.Timer, "start", _threads._carrying_start),
     )
     return _with("_METHODS", methods)
 
@@ -132,6 +139,10 @@ def wraps_without_end() -> Any:
 
 def holds_on_after_restore() -> Any:
     return _with_methods(_HoldsOn)
+
+
+def forgets_timers() -> Any:
+    return _with("_METHODS", _threads._METHODS[:2])
 
 
 class _Here:

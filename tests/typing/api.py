@@ -64,6 +64,7 @@ from asynctrace.exporters import (
     OTLPExporter,
     OTLPStatistics,
 )
+from asynctrace.processes import ThreadPatch, patch_threads
 from asynctrace.testing import (
     Accept,
     CapturedSpans,
@@ -368,6 +369,14 @@ async def decorated() -> None:
     context = asynctrace.extract(headers)
     assert_type(context, TraceContext)
     assert_type(TraceContext.from_carrier(context.to_carrier()), TraceContext)
+
+
+def threads() -> None:
+    patch = patch_threads()
+    assert_type(patch, ThreadPatch)
+    assert_type(patch.restore(), None)
+    with patch_threads() as inner:
+        assert_type(inner, ThreadPatch)
 
 
 async def quiet(tracer: Tracer) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import asynctrace
 import asynctrace.exporters
+import asynctrace.processes
 import asynctrace.testing
 
 SOURCE = (Path(__file__).parent / "api.py").read_text()
@@ -43,7 +44,8 @@ def used_names(source: str) -> set[str]:
 
 
 def missing_names(source: str) -> set[str]:
-    public = {*asynctrace.__all__, *asynctrace.exporters.__all__, *asynctrace.testing.__all__}
+    modules = (asynctrace, asynctrace.exporters, asynctrace.processes, asynctrace.testing)
+    public = {name for module in modules for name in module.__all__}
     return public - used_names(source) - FAULTS_LIKE_THE_ONES_SHOWN
 
 
@@ -51,7 +53,7 @@ def test_every_public_name_is_used_with_its_types() -> None:
     assert missing_names(SOURCE) == set()
 
 
-@pytest.mark.parametrize("name", ["Receipt", "flush_sync", "OTLPExporter", "capture_spans"])
+@pytest.mark.parametrize("name", ["Receipt", "flush_sync", "OTLPExporter", "patch_threads", "capture_spans"])
 def test_a_name_that_is_only_imported_is_noticed(name: str) -> None:
     imported_only = SOURCE.replace(name, "object") + f"\nfrom asynctrace import {name}\n"
     assert name in missing_names(imported_only)

@@ -218,33 +218,41 @@ class _Method:
         self._owner = owner
         self._name = name
         self._around = around
-        self._ours: list[Any] = []
 
     def put_in(self) -> None:
-        if not any(self._is_ours(layer) for layer in self._layers()):
-            ours = self._around(getattr(self._owner, self._name))
-            self._ours.append(ours)
+        """Once: not where it is there already, inherited or below what others put over it."""
+        original = getattr(self._owner, self._name)
+        if not any(_is_ours(layer) for layer in _layers(original)):
+            ours = self._around(original)
+            _ours.append(ours)
             setattr(self._owner, self._name, ours)
 
     def take_out(self) -> None:
-        while self._is_ours(top := getattr(self._owner, self._name)):
+        top: Any
+        while _is_ours(top := vars(self._owner).get(self._name)):
             setattr(self._owner, self._name, top.__wrapped__)
-            self._ours = [ours for ours in self._ours if ours is not top]
+            _ours[:] = [ours for ours in _ours if ours is not top]
 
-    def _layers(self) -> Iterator[Any]:
-        """The method, what it wraps, what that wraps, …, as far as those who patched it say so."""
-        layer = getattr(self._owner, self._name)
-        while layer is not None:
-            yield layer
-            layer = getattr(layer, "__wrapped__", None)
 
-    def _is_ours(self, layer: Any) -> bool:
-        return any(layer is ours for ours in self._ours)  # a proxy around one is equal to it
+_ours: Final[list[Any]] = []
+"""The methods that were put in and not taken out."""
+
+
+def _is_ours(layer: Any) -> bool:
+    return any(layer is ours for ours in _ours)  # a proxy around one is equal to it
+
+
+def _layers(method: Any) -> Iterator[Any]:
+    """A method, what it wraps, what that wraps, …, as far as those who wrapped it say so."""
+    while method is not None:
+        yield method
+        method = getattr(method, "__wrapped__", None)
 
 
 _METHODS: Final = (
     _Method(ThreadPoolExecutor, "submit", _carrying_submit),
     _Method(threading.Thread, "start", _carrying_start),
+    _Method(threading.Timer, "start", _carrying_start),  # inherited, unless others have given it one of its own
 )
 
 if hasattr(os, "register_at_fork"):
