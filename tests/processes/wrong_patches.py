@@ -25,12 +25,32 @@ __all__ = [
     "forgets_timers",
     "holds_on_after_restore",
     "ignores_contexts",
+    "in_place",
     "keeps_what_it_carries",
     "leaks_into_the_pool",
     "leaves_others_out",
+    "methods",
     "starts_own_threads_in_the_run",
     "wraps_without_end",
 ]
+
+
+def methods() -> tuple[Any, Any]:
+    """What is patched."""
+    return ThreadPoolExecutor.submit, threading.Thread.start
+
+
+@contextmanager
+def in_place(fault: Callable[[], Any]) -> Iterator[None]:
+    """A block with a wrong patch; after it nothing is patched, whatever the wrong one left."""
+    before = methods()
+    try:
+        with fault():
+            yield
+    finally:
+        _threads._held.clear()
+        _threads._ours.clear()
+        ThreadPoolExecutor.submit, threading.Thread.start = before  # type: ignore[method-assign]
 
 
 @contextmanager
