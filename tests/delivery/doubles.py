@@ -147,12 +147,12 @@ class ShutdownClosesFirst(Tracer):
     """The exporters are closed before they have everything."""
 
     async def shutdown(self, timeout: float | None = None) -> Receipt:
-        for exporter in self._given:
+        for exporter in self._theirs:
             await exporter.aclose()
         return await super().shutdown(timeout)
 
     def __init__(self, *, exporters: list[Any], **options: Any) -> None:
-        self._given = exporters
+        self._theirs = exporters
         super().__init__(exporters=exporters, **options)
 
 
