@@ -7,6 +7,7 @@
     delivery/     3  who moves them: lanes, batching, retry, receipts
     exporters/    4  where they leave: OTLP, console, file, memory
     runtime/      assembly: the tracer's life, event loops, forks, signals, the environment, the exit
+    middleware/   doors for frameworks: the lifespan of an ASGI application
     processes/    doors for processes and threads: pools, children, the environment of a program
     testing/      the kit for tests of traced programs: captured spans, clocks, ids, a backend that fails
     collector/    another program with the same stages: receive, queue, store
@@ -21,6 +22,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import exporters as exporters
+    from . import middleware as middleware
+    from . import processes as processes
+    from . import testing as testing
     from ._contracts import (
         Batch,
         Clock,
@@ -243,7 +248,7 @@ _NAMES = {
     ),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
-_FOLDERS = ("exporters", "processes", "testing")
+_FOLDERS = ("exporters", "middleware", "processes", "testing")
 
 
 def __getattr__(name: str) -> object:

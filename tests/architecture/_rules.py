@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"_contracts", "_errors", "_diagnostics", "wire", "spanlog"},
     "exporters": {"_contracts", "_errors", "_tree", "wire"},
     "runtime": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters"},
+    "middleware": {*BASE, "propagation", "tracing", "runtime"},
     "testing": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters", "runtime"},
     "collector": {*BASE, "wire", "propagation", "exporters", "runtime"},
     "_terminal": {"_contracts", "_tree"},
@@ -205,11 +206,12 @@ def _assigned(tree: ast.Module) -> set[str]:
 
 
 def _handed_on(tree: ast.Module) -> set[str]:
-    """Names imported from the package itself, `if TYPE_CHECKING:` included: there stand what loads by name."""
+    """Names imported from the package itself, `if TYPE_CHECKING:` included: there stand what loads by name. A folder that is
+    imported whole is no name of its own."""
     return {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level and node.col_offset <= 4
+        if isinstance(node, ast.ImportFrom) and node.level and node.module and node.col_offset <= 4
         for alias in node.names
         if not (alias.asname or alias.name).startswith("_") or (alias.asname or "").startswith("__")
     }

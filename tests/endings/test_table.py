@@ -19,11 +19,10 @@ import pytest
 
 from asynctrace.testing import Accept, Delay, FaultServer, Hang
 
+from .memory import little_memory
 from .table import COUNTED, DELIVERED, LOST, ROWS, Row
 
 PROGRAM = Path(__file__).with_name("program.py")
-CGROUPS = Path("/sys/fs/cgroup/memory")
-MEMORY = 220 * 1024 * 1024
 BETWEEN_SIGNALS = 0.4
 """Seconds: the second must find the first one's work under way."""
 NEVER_ON_STDERR = re.compile(
@@ -43,7 +42,7 @@ class Ended:
 
 def run_row(row: Row, where: str, url: str, journal: Path | None) -> Ended:
     arguments = [row.ending, where, url, str(journal or "-"), str(row.timeout)]
-    with enough_memory_or_little(row) as enter, started(arguments, enter) as process:
+    with little_memory(row.ending == "out of memory") as enter, started(arguments, enter) as process:
         said, errors = [], b""
         assert process.stdout is not None
         began = time.monotonic()
@@ -76,28 +75,6 @@ def send(signals: tuple[int, ...], pid: int) -> None:
     for number in signals:
         time.sleep(BETWEEN_SIGNALS if number is not signals[0] or len(signals) > 1 else 0.05)
         os.kill(pid, number)
-
-
-@contextlib.contextmanager
-def enough_memory_or_little(row: Row) -> Iterator[str]:
-    """For the row that is killed for its memory: the file that takes a process into a small group."""
-    if row.ending != "out of memory":
-        yield ""
-        return
-    group = CGROUPS / f"asynctrace-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(MEMORY))
-    except OSError as error:
-        pytest.skip(f"the kernel cannot be made to kill one process for its memory here: {error}")
-    try:
-        yield str(group / "cgroup.procs")
-    finally:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
-            time.sleep(0.02)
 
 
 def check_row(row: Row, where: str, journal: Path | None = None) -> None:

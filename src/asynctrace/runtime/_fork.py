@@ -5,7 +5,8 @@
     child    replace what other threads may hold; every tracer begins anew: log, lanes, connections, instance id, randomness
 
 A child of multiprocessing ends in `os._exit()`, which runs nothing of `atexit`; before it does, it runs the finalizers of
-`multiprocessing.util`. Its tracers are shut down by one of those.
+`multiprocessing.util`. Its tracers are shut down by one of those. A worker of Celery's prefork pool does not run those
+either; it sends the signal `worker_process_shutdown`, whether it was recycled, told to stop or terminated.
 """
 
 from __future__ import annotations
@@ -107,11 +108,13 @@ _has_told: list[object] = []
 
 
 def deliver_at_the_end_of_a_child() -> None:
-    """Have multiprocessing shut the tracers down at the end of its children, where it is loaded. Cheap to repeat.
+    """Have multiprocessing, and Celery, shut the tracers down at the end of their children, where they are loaded. Cheap to
+    repeat.
 
     A child throws away the finalizers that it inherited when it begins, so ours is made after that, by a callback that
     runs there.
     """
+    _deliver_at_the_end_of_celerys()
     finalizing = sys.modules.get("multiprocessing.util")
     if finalizing is None or finalizing in _has_told:
         return
@@ -125,6 +128,19 @@ def deliver_at_the_end_of_a_child() -> None:
 def _finalize(_: object) -> None:
     finalizing: Any = sys.modules["multiprocessing.util"]
     finalizing.Finalize(None, _registry.deliver_at_exit, exitpriority=_AFTER_ALL_OTHERS)
+
+
+def _deliver_at_the_end_of_celerys() -> None:
+    signals: Any = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.disconnect(
+            _worker_process_shutdown
+        )  # to come after the program's own receivers
+        signals.worker_process_shutdown.connect(_worker_process_shutdown, weak=False)
+
+
+def _worker_process_shutdown(**_: object) -> None:
+    _registry.deliver_at_exit()
 
 
 if hasattr(os, "register_at_fork"):
