@@ -34,6 +34,7 @@ PUBLIC_MODULES = [
     "asynctrace.collector",
     "asynctrace.delivery",
     "asynctrace.exporters",
+    "asynctrace.middleware",
     "asynctrace.processes",
     "asynctrace.propagation",
     "asynctrace.runtime",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import asynctrace
-from asynctrace import _errors, collector, exporters, processes, testing
+from asynctrace import _errors, collector, exporters, middleware, processes, testing
 from asynctrace.tracing import Limits
 
 REPOSITORY = Path(__file__).parents[2]
@@ -49,6 +49,7 @@ def members_of_statistics() -> set[str]:
     [
         ("api.md", set(asynctrace.__all__)),
         ("api.md", set(exporters.__all__) - {"KeptBatch", "OTLPStatistics"}),
+        ("api.md", set(middleware.__all__)),
         ("api.md", set(processes.__all__)),
         ("api.md", {"capture_spans", "assert_tree", "tree_text", "FaultServer", "ManualClock", "SeededIds"}),
         ("api.md", members_of_statistics()),
@@ -61,6 +62,7 @@ def members_of_statistics() -> set[str]:
     ids=[
         "api",
         "exporters",
+        "middleware",
         "processes",
         "testing",
         "statistics",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, assert_type
 
@@ -64,6 +65,7 @@ from asynctrace.exporters import (
     OTLPExporter,
     OTLPStatistics,
 )
+from asynctrace.middleware import lifespan
 from asynctrace.processes import ThreadPatch, patch_threads
 from asynctrace.testing import (
     Accept,
@@ -427,6 +429,16 @@ async def errors(tracer: Tracer) -> None:
         del as_runtime
     except AsynctraceError:
         pass
+
+
+# Doors for frameworks --------------------------------------------------------------------------------------------
+
+
+async def doors(tracer: Tracer, app: object) -> None:
+    assert_type(asynctrace.middleware.lifespan(), Callable[[object], AbstractAsyncContextManager[None]])
+    async with lifespan(tracer)(app) as state:
+        assert_type(state, None)
+    lifespan("shop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # The test kit -----------------------------------------------------------------------------------------------------

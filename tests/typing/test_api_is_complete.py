@@ -9,6 +9,7 @@ import pytest
 
 import asynctrace
 import asynctrace.exporters
+import asynctrace.middleware
 import asynctrace.processes
 import asynctrace.testing
 
@@ -44,7 +45,7 @@ def used_names(source: str) -> set[str]:
 
 
 def missing_names(source: str) -> set[str]:
-    modules = (asynctrace, asynctrace.exporters, asynctrace.processes, asynctrace.testing)
+    modules = (asynctrace, asynctrace.exporters, asynctrace.middleware, asynctrace.processes, asynctrace.testing)
     public = {name for module in modules for name in module.__all__}
     return public - used_names(source) - FAULTS_LIKE_THE_ONES_SHOWN
 

@@ -42,7 +42,9 @@ def bind(function: F, recorder: Recorder | None = None) -> F:
         raise TypeError(f"bind() takes a function, bind(on_done), not {type(function).__name__}")
     called = _what_is_called(function)
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-        raise TypeError(f"bind() takes the function that iterates a generator, not the generator function {function!r:.80}")
+        raise TypeError(
+            f"bind() takes the function that iterates a generator, not the generator function {function!r:.80}"
+        )
     run, component = trace_var.get(), component_var.get()
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
 
