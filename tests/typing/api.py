@@ -66,7 +66,7 @@ from asynctrace.exporters import (
     OTLPStatistics,
 )
 from asynctrace.middleware import lifespan
-from asynctrace.processes import ThreadPatch, patch_threads
+from asynctrace.processes import ProcessPoolExecutor, ThreadPatch, environment, patch_threads
 from asynctrace.testing import (
     Accept,
     CapturedSpans,
@@ -370,6 +370,10 @@ async def decorated() -> None:
     asynctrace.inject(headers)
     context = asynctrace.extract(headers)
     assert_type(context, TraceContext)
+    with ProcessPoolExecutor(2, tracer=asynctrace.default_tracer()) as pool:
+        assert_type(pool.submit(function, 2).result(), str)
+        pool.submit(function)  # type: ignore[call-arg]
+    assert_type(environment(), dict[str, str])
     assert_type(TraceContext.from_carrier(context.to_carrier()), TraceContext)
 
 
