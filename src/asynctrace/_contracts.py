@@ -390,11 +390,14 @@ class Receipt(LaneReceipt, frozen=True, kw_only=True):
     """What became of every span since the tracer started.
 
     The numbers are those of the least complete lane, so they never look better than the truth. `recovered` counts
-    spans of dead processes that were delivered by this one; it is no part of the balance.
+    spans of dead processes that were delivered by this one; `children` counts journals of child processes, and of theirs,
+    that hold something which is not delivered yet, whether they live or are dead. Neither is part of the balance, and
+    `complete` speaks of this process's own spans only: `collect_children()` waits for those of the children.
     """
 
     lanes: dict[str, LaneReceipt] = {}
     recovered: int = 0
+    children: int = 0
 
     def raise_for_loss(self) -> None:
         """Raise `SpansLost` unless the receipt is complete."""
@@ -402,4 +405,5 @@ class Receipt(LaneReceipt, frozen=True, kw_only=True):
             raise SpansLost(f"not every span arrived: {self!r}", self)
 
     def __repr__(self) -> str:
-        return super().__repr__()
+        text = super().__repr__()
+        return f"{text[:-1]}, children={self.children})" if self.children else text

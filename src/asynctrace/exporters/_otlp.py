@@ -274,7 +274,8 @@ def _user_agent() -> str:
 
 def _log_message(name: str, result: ExportResult, message: str) -> None:
     """What the far side wrote about a batch, for those who look: it may quote the spans."""
-    import structlog
+    with loading:
+        import structlog
 
     if not structlog.is_configured():
         return  # an unconfigured structlog prints, to stdout, and a program's output is its own

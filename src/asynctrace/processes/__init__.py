@@ -4,6 +4,7 @@
     ProcessPoolExecutor         that of the standard library, which binds by itself
     environment()               for `subprocess`: what the program may continue the trace with
     patch_threads()             opt-in: threads and pools of threads that bind by themselves
+    collect_children()          until everything that child processes ended is delivered
 
 Each name loads its home when it is first used.
 """
@@ -14,15 +15,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._children import collect_children, collect_children_sync
     from ._environment import environment
     from ._pool import ProcessPoolExecutor
     from ._threads import ThreadPatch, patch_threads
 
-__all__ = ["ProcessPoolExecutor", "ThreadPatch", "environment", "patch_threads"]
+__all__ = [
+    "ProcessPoolExecutor",
+    "ThreadPatch",
+    "collect_children",
+    "collect_children_sync",
+    "environment",
+    "patch_threads",
+]
 
 _HOMES = {
     "ProcessPoolExecutor": "_pool",
     "ThreadPatch": "_threads",
+    "collect_children": "_children",
+    "collect_children_sync": "_children",
     "environment": "_environment",
     "patch_threads": "_threads",
 }

@@ -21,9 +21,10 @@ from ..tracing import _placement
 from . import _registry
 
 if TYPE_CHECKING:
+    from ._options import Settings
     from ._tracer import Tracer
 
-__all__ = ["deliver_at_the_end_of_a_child"]
+__all__ = ["deliver_at_the_end_of_a_child", "line_of_descent"]
 
 _LOADING_WAIT = 5.0
 """Seconds that a fork waits for a thread which imports a library. aiohttp takes a fifth of one."""
@@ -36,6 +37,10 @@ _held: list[Callable[[], object]] = []
 
 _tracers: list[Tracer] = []
 """Those that were alive before the fork; the registry may not be looked at without its lock."""
+
+
+_lines: dict[object, str] = {}
+"""In a forked child, where its journals come from: `JournalMeta.parent`, by the folder that they are in."""
 
 
 def _before() -> None:
@@ -55,6 +60,8 @@ def _before() -> None:
 
 
 def _in_parent() -> None:
+    for tracer in _tracers:
+        tracer._has_children = True
     _tracers.clear()
     held, _held[:] = list(_held), []  # with the last lock released, another thread may begin to fork
     for release in reversed(held):
@@ -73,9 +80,20 @@ def _in_child() -> None:
     if signals is not None:
         signals.after_fork_in_child()
     tracers, _tracers[:] = list(_tracers), []
+    _lines.clear()
     for tracer in tracers:
         _renew(tracer)
+        _lines[_folder(tracer._settings)] = tracer._parent_log
     deliver_at_the_end_of_a_child()
+
+
+def line_of_descent(settings: Settings) -> str:
+    """Of a tracer made now: in a forked child it is a child of the tracer that kept its journal in the same folder."""
+    return _lines.get(_folder(settings), "")
+
+
+def _folder(settings: Settings) -> object:
+    return settings.service, settings.journal and settings.journal.state
 
 
 def _renew(tracer: Tracer) -> None:

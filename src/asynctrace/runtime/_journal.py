@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,12 @@ from .._contracts import OpenSpanNotes
 from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError, JournalError
 from ..delivery import Delivery, Origin
+from ..exporters._aside import loading, run_aside
 from ..spanlog import SpanLog
 
 if TYPE_CHECKING:
     from ..spanlog.journal import Journal, JournalLog
+    from ..spanlog.journal._descendants import Descendants, Held
     from ._recovery import Recovery
 
 __all__ = ["JournalOptions", "Journaling", "JournalSettings", "boot_id", "make_log", "open_journal"]
@@ -78,7 +80,8 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Journaling:
     """The journal of one tracer in one process: opened by `open()`, at the first span or at `start()`; left by `end()`.
 
-    `use` is told what notes open spans from then on: the journal's slab, or None.
+    `use` is told what notes open spans from then on: the journal's slab, or None. `parent` is asked for `JournalMeta.parent`
+    when the journal is opened.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Journaling:
         time_ns: Callable[[], int],
         diagnostics: Diagnostics,
         use: Callable[[OpenSpanNotes | None], None],
+        parent: Callable[[], str],
     ) -> None:
         self.free: list[int] = []  # no place: the first span comes to `enter()`
         self.memory = self.words = memoryview(b"")
@@ -111,6 +115,8 @@ class Journaling:
         self._time_ns = time_ns
         self._diagnostics = diagnostics
         self._use = use
+        self._parent = parent
+        self._descendants: Descendants | None = None
         self._lock = threading.RLock()  # re-entrant, with a flag: a signal handler may open a span in the middle
         self._is_opening = self._is_open = False
 
@@ -148,6 +154,7 @@ class Journaling:
             segment_bytes=self._log.segment_bytes,
             time_ns=self._time_ns,
             diagnostics=self._diagnostics,
+            parent=self._parent(),
         )
         if journal is not None:
             self._delivery.keep_in(journal.stores())
@@ -174,6 +181,37 @@ class Journaling:
             "journal_troubles": dict(journal.troubles),
             "unnoted": journal.slab.unnoted,
         }
+
+    # Children ----------------------------------------------------------------------------------------------------
+
+    def line_of_descent(self) -> str:
+        """What the journals of this tracer's children say of where they come from."""
+        from ..spanlog.journal import line_of_descent
+
+        return line_of_descent(self._parent(), self._origin.log_id)
+
+    def undelivered_children(self) -> Mapping[Path, Held]:
+        """The journals of child processes, and of theirs, that hold something which is not delivered. Reads files."""
+        from ..spanlog.journal import service_path
+
+        if self._descendants is None:
+            with loading:
+                from ..spanlog.journal._descendants import Descendants
+
+            folder = service_path(self._settings.state, self._service)
+            self._descendants = Descendants(folder, self._origin.log_id, boot_id=boot_id())
+        return self._descendants.look()
+
+    async def look_at_children(self) -> Mapping[Path, Held]:
+        """The same, beside the event loop."""
+        return await run_aside(self.undelivered_children)
+
+    def recover_now(self, *, anew: bool) -> bool:
+        """Recover what dead processes left at once, and not when it is due; False where nobody is there to do it."""
+        is_possible = self.journal is not None and self._recovery.can_recover
+        if is_possible:
+            self._recovery.hurry(anew=anew)
+        return is_possible
 
     async def finish_recovery(self, seconds: float) -> None:
         """End the recovery of other journals, for at most `seconds`."""
@@ -211,6 +249,7 @@ def open_journal(
     segment_bytes: int,
     time_ns: Callable[[], int],
     diagnostics: Diagnostics,
+    parent: str,
 ) -> tuple[Journal | None, str]:
     """(the journal or None, what was chosen in one sentence)."""
     from ..spanlog.journal import (
@@ -235,6 +274,7 @@ def open_journal(
         service=service,
         resource=origin.resource_bytes,
         scope=origin.scope_bytes,
+        parent=parent,
     )
 
     def on_trouble(what: str, error: Exception) -> None:
@@ -274,6 +314,6 @@ def _without(settings: JournalSettings, diagnostics: Diagnostics, why: str) -> t
 def boot_id() -> str:
     """Names the run of the kernel; empty where the system does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""

@@ -97,6 +97,7 @@ def make_parts(tracer: Tracer, settings: Settings, drain_timeout: float) -> Part
             time_ns=settings.clock.time_ns,
             diagnostics=settings.diagnostics,
             use=tell.use_slab,
+            parent=tell.parent,
         )
     return Parts(settings.ids or RandomIds(), origin.log_id, log, delivery, journaling, callbacks, dead_letters)
 
@@ -148,6 +149,11 @@ class _Weakly:
         tracer = self._reference()
         if tracer is not None and tracer._journaling is not None:
             tracer._journaling.moved_in(loop)
+
+    def parent(self) -> str:
+        """Asked when the journal is opened: until then a child that was told where it comes from may still be told."""
+        tracer = self._reference()
+        return "" if tracer is None else tracer._parent_log
 
     def use_slab(self, slab: Any) -> None:
         tracer = self._reference()

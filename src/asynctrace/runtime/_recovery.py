@@ -2,7 +2,7 @@
 
     a home is moved into ─▶ a pass: list ─▶ claim one ─▶ its records through our exporters ─▶ removed ─▶ the next
                             every second while other processes of the service live, else every 30 s, and within a
-                            second of a journal that appears
+                            second of a journal that appears, and at once after `hurry()`
 
 Promises:
 
@@ -31,7 +31,7 @@ from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
 from .._errors import AsynctraceError
 from ..delivery import Callbacks, Delivery, DeliveryNotice, DeliveryOptions, Origin, create_patient_task
-from ..exporters._aside import run_aside
+from ..exporters._aside import loading, run_aside
 from ._journal import JournalSettings, boot_id
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Recovery:
         self._folder: Path | None = None
         self._seen = 0
         self._task: asyncio.Task[None] | None = None
-        self._wake: asyncio.Event | None = None
+        self._asked: _Asked | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_finished = False
 
@@ -93,14 +93,29 @@ class Recovery:
         if self._is_finished or not self._exporters or (self._loop is loop and self._task and not self._task.done()):
             return
         self._loop = loop
-        self._wake = asyncio.Event()
+        self._asked = asked = _Asked()
         self._task = create_patient_task(
-            self._work(self._wake),
-            leave=self._wake.set,
+            self._work(asked),
+            leave=asked.to_leave,
             patience=self._drain_timeout,
             context=self._new_context(),
             name="asynctrace recovery",
         )
+
+    @property
+    def can_recover(self) -> bool:
+        """The tracer has exporters and was not shut down."""
+        return bool(self._exporters) and not self._is_finished
+
+    def hurry(self, *, anew: bool = False) -> None:
+        """Begin a pass now, or once the one under way is over; with `anew` what could not be read is tried again. From any
+        thread. Without a home it does nothing: the first pass in the next one is due at once."""
+        loop, asked = self._loop, self._asked
+        if anew:
+            self._passed_by.clear()
+        if loop is not None and asked is not None:
+            with suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(asked.to_hurry)
 
     async def finish(self, seconds: float) -> None:
         """End the pass under way, for at most `seconds`. What is not delivered by then stays. From any loop."""
@@ -115,10 +130,10 @@ class Recovery:
         await asyncio.wait((asyncio.wrap_future(ending),), timeout=seconds + 2 * _LET_GO)
 
     async def _finish_here(self, seconds: float) -> None:
-        task, wake = self._task, self._wake
-        if task is None or wake is None:
+        task, asked = self._task, self._asked
+        if task is None or asked is None:
             return
-        wake.set()
+        asked.to_leave()
         await asyncio.wait((task,), timeout=seconds)
         for _ in range(2):  # the first asks it to come to an end, the second ends it
             if not task.done():
@@ -129,25 +144,28 @@ class Recovery:
 
     # Passes ------------------------------------------------------------------------------------------------------
 
-    async def _work(self, leave: asyncio.Event) -> None:
+    async def _work(self, asked: _Asked) -> None:
         has_siblings = False
         while True:
+            asked.is_in_a_hurry = False
             try:
                 has_siblings = await self._pass()
             except Exception as error:  # noqa: BLE001  (supervised: a defect of ours must not end recovery)
                 self._diagnostics.warning("runtime.recovery_failed", error=repr(error)[:300])
-            if await self._rest(leave, has_siblings):
+            if await self._rest(asked, has_siblings):
                 return
 
-    async def _rest(self, leave: asyncio.Event, has_siblings: bool) -> bool:
+    async def _rest(self, asked: _Asked, has_siblings: bool) -> bool:
         """Until the next pass is due; True when it is time to leave."""
         loop = asyncio.get_running_loop()
         due = loop.time() + _PASS_INTERVAL * random.uniform(0.75, 1.25)
-        while not leave.is_set():
+        while not asked.is_leaving:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SIBLING_INTERVAL):
-                    await leave.wait()
-            if not leave.is_set() and (has_siblings or loop.time() >= due or self._folder_time() != self._seen):
+                    await asked.something.wait()
+            asked.something.clear()
+            is_due = asked.is_in_a_hurry or has_siblings or loop.time() >= due or self._folder_time() != self._seen
+            if is_due and not asked.is_leaving:
                 return False
         return True
 
@@ -294,9 +312,27 @@ class Recovery:
                 self._callbacks.tell(DeliveryNotice(kind="recover", count=count, journal_id=orphan.journal_id))
 
 
+class _Asked:
+    """What is asked of the task in one loop, from that loop."""
+
+    def __init__(self) -> None:
+        self.something = asyncio.Event()
+        self.is_leaving = False
+        self.is_in_a_hurry = False
+
+    def to_leave(self) -> None:
+        self.is_leaving = True
+        self.something.set()
+
+    def to_hurry(self) -> None:
+        self.is_in_a_hurry = True
+        self.something.set()
+
+
 def _count_undelivered(directory: JournalDirectory) -> int:
     """Records that some lane has not settled, of a journal that is about to be removed; 0 where nobody can tell."""
-    from ..spanlog.journal._look import JournalLook
+    with loading:
+        from ..spanlog.journal._look import JournalLook
 
     try:
         with closing(JournalLook(directory.path, directory.meta, boot_id=boot_id())) as look:

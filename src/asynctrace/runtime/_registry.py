@@ -142,6 +142,7 @@ def _sum(tracers: Sequence[Tracer], receipts: list[Receipt]) -> Receipt:
         spooled=sum(receipt.spooled for receipt in receipts),
         pending=sum(receipt.pending for receipt in receipts),
         recovered=sum(receipt.recovered for receipt in receipts),
+        children=sum(receipt.children for receipt in receipts),
         rejected_by_reason=rejected,
         dropped_by_reason=dropped,
         lanes=lanes,

@@ -161,7 +161,6 @@ class Tracer(Recorder):
         policy, capacity = policy_of(when_full, journaling, whole("capacity_bytes", capacity_bytes, _SMALLEST_CAPACITY))
         self._is_default = self._has_children = False
         self._key = str(uuid4())
-        self._parent_log = ""
         self._pickled: tuple[dict[str, bytes], str] | None = None
         given: dict[str, Any] = {
             "service": self.service,
@@ -198,6 +197,7 @@ class Tracer(Recorder):
             journal=journaling,
             callbacks=callbacks_of(on_drop=on_drop, on_reject=on_reject, on_spool=on_spool, on_recover=on_recover),
         )
+        self._parent_log = _fork.line_of_descent(self._settings)  # `JournalMeta.parent`: counts until that is opened
         super().__init__(
             sink=self._own(),
             clock=clock,
@@ -279,7 +279,7 @@ class Tracer(Recorder):
         self._open.sift()  # lost handles end here, and their spans are part of this flush
         target = self._log.appended if trace_id is None else self._end_of_trace(trace_id)
         await self._delivery.flush(target, timeout)
-        return self.receipt()
+        return await self._receipt_aside()
 
     def flush_sync(self, timeout: float | None = None, *, trace_id: str | None = None) -> Receipt:
         """`flush()` for code without a loop; in a running loop it raises `MisuseError` rather than dead-lock."""
@@ -326,11 +326,22 @@ class Tracer(Recorder):
     # Books -------------------------------------------------------------------------------------------------------
 
     def receipt(self) -> Receipt:
-        """What became of every span so far, without waiting. Safe from any thread."""
+        """What became of every span so far, without waiting. Safe from any thread. Once this process has forked, it reads
+        the journals of its children, some milliseconds for each that lives."""
+        journaling = self._journaling if self._has_children else None
+        return self._receipt(0 if journaling is None else len(journaling.undelivered_children()))
+
+    def _receipt(self, children: int) -> Receipt:
         receipt = self._delivery.receipt()
-        if self._journaling is not None and self._journaling.recovered:
-            receipt = msgspec.structs.replace(receipt, recovered=self._journaling.recovered)
+        recovered = 0 if self._journaling is None else self._journaling.recovered
+        if recovered or children:
+            receipt = msgspec.structs.replace(receipt, recovered=recovered, children=children)
         return receipt
+
+    async def _receipt_aside(self) -> Receipt:
+        """`receipt()`, but the journals of children are read beside the event loop."""
+        journaling = self._journaling if self._has_children else None
+        return self._receipt(0 if journaling is None else len(await journaling.look_at_children()))
 
     def statistics(self) -> Statistics:
         """Counters of this tracer and its lanes, without waiting. Safe from any thread."""
@@ -463,6 +474,7 @@ class Tracer(Recorder):
             component._place = -1
         old_log, old_delivery = self._log, self._delivery
         self._diagnostics.after_fork_in_child()
+        self._parent_log = self._line_of_descent
         self._sink = self._own()
         self._slab = self._journaling
         self._append_nowait = self._log.append_nowait
@@ -473,6 +485,11 @@ class Tracer(Recorder):
         self._is_closed = self._has_children = False
         old_delivery.forget_in_child()
         old_log.after_fork_in_child()
+
+    @property
+    def _line_of_descent(self) -> str:
+        """`_parent_log` of the tracers that go on for this one in child processes."""
+        return "" if self._journaling is None else self._journaling.line_of_descent()
 
     @property
     def _has_something_to_deliver(self) -> bool:

@@ -40,7 +40,8 @@ class Described(NamedTuple):
     """Of its making: a forked child's has the same."""
     service: str
     is_default: bool
-    journal_id: str
+    parent: str
+    """`JournalMeta.parent` for the tracer that goes on."""
     settings: dict[str, bytes]
     """Arguments of `Tracer`, each pickled."""
     missing: str
@@ -52,7 +53,7 @@ def describe(tracer: Tracer) -> Described:
     tracer._has_children = True
     settings, missing = tracer._pickled or _pickled(tracer._given)
     tracer._pickled = settings, missing
-    return Described(tracer._key, tracer.service, tracer._is_default, tracer._log_id, settings, missing)
+    return Described(tracer._key, tracer.service, tracer._is_default, tracer._line_of_descent, settings, missing)
 
 
 def check_travels(tracer: Tracer) -> None:
@@ -95,6 +96,7 @@ def tracer_here(described: Described) -> Tracer | Absent:
     with _registry._lock:
         found = _same(described)
         if found is not None:
+            _adopt(found, described)
             return found
         if described.missing:
             return Absent(described.missing)
@@ -109,6 +111,12 @@ def _same(described: Described) -> Tracer | None:
     return next(iter(by_key + of_service), None)
 
 
+def _adopt(tracer: Tracer, described: Described) -> None:
+    """One that the program of a worker made is a child too, unless it came from somewhere else or is the described one."""
+    if not tracer._parent_log and tracer._log_id not in described.parent:
+        tracer._parent_log = described.parent
+
+
 def _made(described: Described) -> Tracer | Absent:
     from ._tracer import Tracer
 
@@ -120,7 +128,7 @@ def _made(described: Described) -> Tracer | Absent:
             return Absent(f"{name} cannot be made in this process: {error!r}")
     tracer = Tracer(**given)
     tracer._key = described.key
-    tracer._parent_log = described.journal_id
+    tracer._parent_log = described.parent
     if described.is_default and _registry._default is None:
         _registry.set_default(tracer)
     return tracer

@@ -9,6 +9,7 @@
 
     while its process lives   _log.py (appends) · _journal.py (the files) · _keeper.py (the thread) · _mirror.py
     when it is dead           _directory.py (list, claim) · _orphan.py (read like a span log) · _retention.py (when it goes)
+    seen from outside         _look.py (one, without claiming it) · _descendants.py (those of one's children)
 
 What holds for all of them: a word is stored once, after what it speaks of; bytes below the last word never change; a
 window is stored before its bytes leave, a run before the cursor passes it; only who holds the lock of the current inode
@@ -24,8 +25,9 @@ from ._directory import (
     quarantine,
     quarantine_damaged,
     service_folder,
+    service_path,
 )
-from ._format import FORMAT_VERSION, HEADER_BYTES, JournalMeta, decode_meta, encode_meta
+from ._format import FORMAT_VERSION, HEADER_BYTES, JournalMeta, decode_meta, encode_meta, line_of_descent
 from ._journal import Journal
 from ._log import JournalLog
 from ._orphan import OrphanLog
@@ -58,10 +60,12 @@ __all__ = [
     "check_state",
     "choose",
     "service_folder",
+    "service_path",
     # what they look like
     "FORMAT_VERSION",
     "HEADER_BYTES",
     "JournalMeta",
     "decode_meta",
     "encode_meta",
+    "line_of_descent",
 ]

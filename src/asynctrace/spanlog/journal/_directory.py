@@ -4,7 +4,7 @@
       <journal id>.j/                            one process's journal
         lock                                     flock only: held = its owner lives
         meta                                     who wrote it
-        deaths                                   one digit: recoverers that died over it
+        deaths                                   one digit: recoverers that died over it; a `c` behind it: claimed once
         *.seg *.slab *.lane                      see the files beside this one
       .<journal id>.new/   .<journal id>.gone/   being created, being removed: nobody lists these
       quarantine/<journal id>.j/                 put aside, with a file `reason`
@@ -46,14 +46,20 @@ __all__ = [
     "quarantine",
     "quarantine_damaged",
     "service_folder",
+    "service_path",
     "QUARANTINE",
     "is_own_directory",
     "make_away_with",
     "measure",
     "take",
+    "was_claimed",
+    "read_meta",
+    "is_held",
+    "journal_paths",
 ]
 
 _DEATHS, _REASON = "deaths", "reason"
+_CLAIMED = b"c"
 QUARANTINE = "quarantine"
 _SUFFIX = ".j"
 
@@ -68,12 +74,15 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 def service_folder(state: Path, service: str) -> Path:
     """The folder of a service's journals, made if it is missing. Raises `JournalError`: see `check_state()`."""
-    folder = state
-    check_state(folder)
-    for name in ("v1", _quoted(service)):
-        folder = folder / name
-        check_state(folder)
+    folder = service_path(state, service)
+    for path in (folder.parent.parent, folder.parent, folder):
+        check_state(path)
     return folder
+
+
+def service_path(state: Path, service: str) -> Path:
+    """Where that folder is, or would be. Looks at no file."""
+    return state / "v1" / _quoted(service)
 
 
 def _quoted(service: str) -> str:
@@ -252,9 +261,13 @@ def _read_deaths(path: Path) -> int:
 
 def _write_deaths(path: Path, deaths: int) -> None:
     """In place, in the block taken at creation: a full disk does not make recovery forget who died."""
+    _write_in_place(path, b"%d" % min(deaths, 9), 0)
+
+
+def _write_in_place(path: Path, content: bytes, at: int) -> None:
     descriptor = os.open(path / _DEATHS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.pwrite(descriptor, b"%d" % min(deaths, 9), 0)
+        os.pwrite(descriptor, content, at)
     finally:
         os.close(descriptor)
 
@@ -296,13 +309,14 @@ def list_journals(folder: Path) -> list[JournalEntry]:
 
     Steals nothing: while it looks, a claim may fail, and succeeds when it comes again.
     """
-    entries = [_look_at(path) for path in _paths(folder)]
-    entries += [_look_at(path, aside=True) for path in _paths(folder / QUARANTINE)]
+    entries = [_look_at(path) for path in journal_paths(folder)]
+    entries += [_look_at(path, aside=True) for path in journal_paths(folder / QUARANTINE)]
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: entry.meta.created_ns if entry.meta else entry.modified_ns)
 
 
-def _paths(folder: Path) -> list[Path]:
+def journal_paths(folder: Path) -> list[Path]:
+    """Everything in a folder that has the name of a journal; empty when there is no such folder."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -347,9 +361,9 @@ def measure(path: Path) -> tuple[int, int]:
 
 
 def _state_of(path: Path) -> tuple[JournalState | None, JournalMeta | None]:
-    live = _is_held(path)
+    live = is_held(path)
     try:
-        meta = _read_meta(path)
+        meta = read_meta(path)
     except JournalFromNewerVersion:
         return JournalState.NEWER, None
     except JournalDamaged:
@@ -361,7 +375,7 @@ def _state_of(path: Path) -> tuple[JournalState | None, JournalMeta | None]:
     return (JournalState.DAMAGED if path.is_dir() else None), meta
 
 
-def _is_held(path: Path) -> bool | None:
+def is_held(path: Path) -> bool | None:
     """Whether somebody holds the lock; None when there is no lock that could be looked at."""
     try:
         lock = Lock(path / LOCK_FILE, write=False)
@@ -373,7 +387,8 @@ def _is_held(path: Path) -> bool | None:
         lock.release()  # at once: who wants to claim it must not meet us
 
 
-def _read_meta(path: Path) -> JournalMeta:
+def read_meta(path: Path) -> JournalMeta:
+    """What its owner says of a journal. Raises `JournalDamaged`, also where it is gone, and `JournalFromNewerVersion`."""
     try:
         descriptor = os.open(path / META_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -388,7 +403,8 @@ def claim(path: Path) -> JournalDirectory | None:
     if lock is None:
         return None
     try:
-        meta = _read_meta(path)
+        meta = read_meta(path)
+        _write_claimed(path)
     except (JournalDamaged, JournalFromNewerVersion):
         lock.release()
         return None
@@ -396,6 +412,19 @@ def claim(path: Path) -> JournalDirectory | None:
         lock.release()
         raise
     return JournalDirectory(path, meta, lock, deaths=_read_deaths(path))
+
+
+def was_claimed(path: Path) -> bool:
+    """Whether somebody recovers this journal, or has tried to: its owner is dead, although its lock may be held."""
+    try:
+        return (path / _DEATHS).read_bytes()[1:2] == _CLAIMED
+    except OSError:
+        return False
+
+
+def _write_claimed(path: Path) -> None:
+    with contextlib.suppress(OSError):  # then others take its owner for alive while we hold it
+        _write_in_place(path, _CLAIMED, 1)
 
 
 def take(path: Path, *, anew: bool = False) -> Lock | None:
@@ -450,7 +479,7 @@ def quarantine_damaged(path: Path, reason: str) -> Path | None:
 
 def _is_newer(path: Path) -> bool:
     try:
-        _read_meta(path)
+        read_meta(path)
     except JournalFromNewerVersion:
         return True
     except JournalDamaged:

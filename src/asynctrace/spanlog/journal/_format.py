@@ -58,12 +58,14 @@ __all__ = [
     "LOCK_FILE",
     "META_FILE",
     "JournalMeta",
+    "ancestors_of",
     "decode_meta",
     "encode_meta",
     "header_crc",
     "id_bytes",
     "lane_file",
     "lane_of",
+    "line_of_descent",
     "mark_crc",
     "mark_seed",
     "segment_file",
@@ -98,6 +100,8 @@ LOCK_FILE: Final = "lock"
 META_FILE: Final = "meta"
 
 _ID_BYTES = 16
+_LONGEST_LINE = 32
+"""Ancestors that are written down: a program that goes on in its forked child again and again has no end of them."""
 _LONGEST_LANE = 200
 """Characters of a quoted lane name in a file name, which most file systems bound at 255 bytes."""
 
@@ -132,6 +136,10 @@ class JournalMeta(msgspec.Struct, frozen=True, kw_only=True):
     """An encoded OTLP Resource message."""
     scope: bytes
     """An encoded OTLP InstrumentationScope message."""
+    parent: str = ""
+    """The id of the journal of the process that this one was made from, for the same tracer; before it, each with a `/`
+    behind it, those of the processes that that one came from, the oldest first. Empty for a process that was started by
+    itself. Their journals may be gone, or never have been."""
 
 
 class _Version(msgspec.Struct):
@@ -156,6 +164,17 @@ def decode_meta(content: bytes) -> JournalMeta:
         return msgspec.json.decode(line, type=JournalMeta)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JournalDamaged(f"the file `meta` is damaged: {error}") from error
+
+
+def line_of_descent(parent: str, journal_id: str) -> str:
+    """`JournalMeta.parent` for the children of the process that has this `parent` and this journal itself."""
+    line = [*filter(None, parent.split("/")), journal_id]
+    return "/".join(line[-_LONGEST_LINE:])
+
+
+def ancestors_of(meta: JournalMeta) -> list[str]:
+    """The ids of the journals of the processes that this one came from, the oldest first."""
+    return [*filter(None, meta.parent.split("/"))]
 
 
 def id_bytes(meta: JournalMeta) -> bytes:

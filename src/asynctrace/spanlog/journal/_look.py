@@ -44,6 +44,16 @@ class JournalLook:
         fd = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         return _copy(fd) if write else fd
 
+    @property
+    def appended(self) -> int:
+        """The number after the last record."""
+        return self._contents.appended
+
+    @property
+    def settled(self) -> int:
+        """Every lane is past the records below; 0 where that cannot be read."""
+        return (self._contents.floor or 0) if self._contents.lanes else self._contents.appended
+
     def waiting(self) -> dict[str, int | None]:
         """For each lane, how many records are not settled; None where its file cannot be read."""
         lanes = self._contents.lanes

@@ -15,6 +15,12 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
+# Here and not where it is used: threads come there, and a fork in the middle of an import leaves it half done in the child.
+try:
+    import ctypes
+except ImportError:  # an interpreter that was built without libffi
+    ctypes = None  # type: ignore[assignment]
+
 __all__ = ["populate"]
 
 _STEP = 64 * 1024
@@ -42,8 +48,6 @@ def _ask_kernel(memory: mmap.mmap, start: int, stop: int) -> bool:
     madvise = _madvise()
     if madvise is None:
         return False
-    import ctypes
-
     first = ctypes.c_char.from_buffer(memory, start)
     address = ctypes.addressof(first)
     try:
@@ -56,15 +60,13 @@ def _ask_kernel(memory: mmap.mmap, start: int, stop: int) -> bool:
 @cache
 def _madvise() -> Callable[[int, int, int], int] | None:
     """`madvise(2)`, called without the GIL; `mmap.madvise` holds it, which stalled other threads for 90 to 800 ms."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or ctypes is None:
         return None
     try:
-        import ctypes
-
         function = ctypes.CDLL(None).madvise
         function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         function.restype = ctypes.c_int
-    except (ImportError, OSError, AttributeError):
+    except (OSError, AttributeError):
         return None
     return function
 
