@@ -13,7 +13,7 @@ import httpx
 
 from asynctrace.propagation import Carried, make_carrier
 
-from .odd import NOT_PLAIN, Angry, LyingDict, LyingList, LyingText, nested
+from .odd import NOT_PLAIN, Angry, LyingDict, LyingList, LyingText, laughs, nested
 from .values import a_span
 
 __all__ = ["GOOD", "READ", "REFUSED", "TEXT", "TOO_LARGE", "WHOLE", "Pairs", "raising"]
@@ -93,14 +93,6 @@ class RunsCode(dict[str, Any]):
     __len__ = __iter__ = __getitem__ = __contains__ = get = keys = values = items = copy = _run  # type: ignore[assignment]
 
 
-def laughs() -> list[Any]:
-    """100 lists of 100 lists of …, 20 times over, in the memory of 2000."""
-    value: list[Any] = []
-    for _ in range(20):
-        value = [value] * 100
-    return value
-
-
 def cycle() -> dict[str, Any]:
     value = dict(GOOD)
     value["self"] = value
@@ -146,7 +138,13 @@ READ: dict[str, tuple[Any, Carried]] = {
     "headers beside a key that raises": ({RaisingKey(): 1, "traceparent": TEXT}, carried()),
 }
 
-LARGE = {"a list of itself", "100,000 levels", "a long text that lies", "a large mapping that lies"}
+LARGE = {
+    "a list of itself",
+    "100 to the power of 15 lists",
+    "100,000 levels",
+    "a long text that lies",
+    "a large mapping that lies",
+}
 """What is too large where a carrier is made, and something else where one is read."""
 
 MALFORMED: dict[str, Any] = {
@@ -207,9 +205,9 @@ TOO_LARGE: dict[str, Any] = {
     "long metadata": own(metadata={"a": ["x" * 40_000, {"b": "x" * 40_000}]}),
     "a million tags": own(tags=["a"] * 1_000_000),
     "many small things": own(metadata={"a": [[]] * 70_000}),
-    "100 to the power of 20 lists": own(metadata={"a": laughs()}),
-    "the same in what is not ours": {**GOOD, "a": laughs()},
-    "the same as headers": {"traceparent": laughs()},
+    "100 to the power of 20 lists": own(metadata={"a": laughs(20)}),
+    "the same in what is not ours": {**GOOD, "a": laughs(20)},
+    "the same as headers": {"traceparent": laughs(20)},
     "100,000 levels": own(metadata={"a": nested(100_000)}),
     "itself": cycle(),
     "itself many times": wide_cycle(),

@@ -6,7 +6,19 @@ import datetime
 import enum
 from typing import Any, NamedTuple
 
-__all__ = ["NOT_PLAIN", "Angry", "Level", "LyingDict", "LyingList", "LyingText", "Point", "Tier", "nested"]
+__all__ = [
+    "NOT_PLAIN",
+    "Angry",
+    "Level",
+    "LyingDict",
+    "LyingList",
+    "LyingText",
+    "LyingTuple",
+    "Point",
+    "Tier",
+    "laughs",
+    "nested",
+]
 
 
 class Angry:
@@ -39,7 +51,7 @@ class LyingText(str):
     __slots__ = ()
 
     def __len__(self) -> int:
-        return 0
+        raise OSError
 
     def __str__(self) -> str:
         raise OSError
@@ -64,6 +76,21 @@ class LyingList(list[Any]):
 
     def __iter__(self) -> Any:
         raise OSError
+
+
+class LyingTuple(tuple[Any, ...]):
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
+        raise OSError
+
+
+def laughs(levels: int) -> list[Any]:
+    """100 lists of 100 lists of …, so many times over, in the memory of a few thousand."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value] * 100
+    return value
 
 
 def cyclic() -> list[Any]:
@@ -98,6 +125,7 @@ NOT_PLAIN: dict[str, Any] = {
     "keys that are no text": {1: "a"},
     "a key that is half a character": {"\udfff": 1},
     "a list of itself": cyclic(),
+    "100 to the power of 15 lists": laughs(15),
     "21 levels": nested(21),
     "100,000 levels": nested(100_000),
     "an exception": ValueError("a"),

@@ -26,7 +26,7 @@ from asynctrace.propagation import (
     read_carrier,
 )
 
-from .odd import NOT_PLAIN, Angry, Level, LyingDict, LyingList, LyingText, Point, Tier, nested
+from .odd import NOT_PLAIN, Angry, Level, LyingDict, LyingList, LyingText, LyingTuple, Point, Tier, nested
 from .values import ANY_SPEED, CARRIED, PLAIN, TEXTS, a_span
 
 Make = Callable[[Carried], dict[str, Any]]
@@ -232,6 +232,7 @@ BECOMES_PLAIN: dict[str, tuple[Any, Any]] = {
     "a named tuple": (Point(1, 2), [1, 2]),
     "a text that lies": (LyingText("abc"), "abc"),
     "a mapping that lies": (LyingDict(a=1, b=2), {"a": 1, "b": 2}),
+    "a tuple that lies": (LyingTuple((1, 2)), [1, 2]),
     "a list that lies": (LyingList([1, 2]), [1, 2]),
     "an ordered mapping": (OrderedDict(a=1), {"a": 1}),
     "64 bits": (2**64 - 1, 2**64 - 1),

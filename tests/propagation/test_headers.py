@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from email.message import Message
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from asynctrace._errors import MisuseError
 from asynctrace.propagation import RemoteSpan, extract_headers, format_traceparent, inject_headers, parse_traceparent
 
+from .odd import Angry
 from .values import ANY_SPEED, SPANS, a_span
 
 Extract = Callable[[Any], RemoteSpan | None]
@@ -49,6 +50,7 @@ FOUND: dict[str, tuple[Any, RemoteSpan]] = {
     ),
     "pairs as lists, as JSON has them": ([["traceparent", TEXT]], SPAN),
     "an iterable of pairs": (dict.fromkeys([("traceparent", TEXT)]).keys(), SPAN),
+    "bytes that are no UTF-8 beside it": ([(b"\xff", b"\xff"), (b"traceparent", TEXT.encode())], SPAN),
     "lists of values": ({"traceparent": [TEXT], "tracestate": ["foo=1", "bar=2"]}, WITH_STATE),
     "tuples of bytes": ({"traceparent": (TEXT.encode(),), "tracestate": (b"foo=1,bar=2",)}, WITH_STATE),
     "the same twice": ([("traceparent", TEXT), ("Traceparent", f" {TEXT}\t")], SPAN),
@@ -123,6 +125,11 @@ class Raises(dict[str, str]):
 
 def test_a_carrier_that_raises_has_none() -> None:
     assert extract_headers(Raises(traceparent=TEXT)) is None
+    assert extract_headers(Angry()) is None  # type: ignore[arg-type]  # all that can be asked of it raises
+
+
+def test_what_raises_inside_is_ignored() -> None:
+    assert extract_headers([Angry(), (Angry(), Angry()), ("tracestate", Angry()), ("traceparent", TEXT)]) == SPAN
 
 
 @pytest.mark.parametrize("carrier", [None, 7, TEXT, TEXT.encode(), object()], ids=lambda value: type(value).__name__)
@@ -146,6 +153,15 @@ def test_no_pairs_make_it_raise(pairs: Any) -> None:
 
 # Written -----------------------------------------------------------------------------------------------------------
 
+
+class NamesTwice(dict[str, str]):
+    """A multi-mapping with two values for each name, which deletes both at once."""
+
+    def __iter__(self) -> Iterator[str]:
+        for name in super().__iter__():
+            yield from (name, name)
+
+
 BEFORE: dict[str, Callable[[], Any]] = {
     "nothing": dict,
     "others": lambda: {"host": "a", "Trace": "b"},
@@ -155,6 +171,7 @@ BEFORE: dict[str, Callable[[], Any]] = {
     "a CIMultiDict": lambda: CIMultiDict([("Traceparent", OTHER), ("TRACEPARENT", OTHER), ("Tracestate", "old=1")]),
     "a MultiDict": lambda: MultiDict([("Traceparent", OTHER), ("traceparent", OTHER), ("tracestate", "old=1")]),
     "headers of httpx": lambda: httpx.Headers([("Traceparent", OTHER), ("tracestate", "old=1"), ("tracestate", "b=2")]),
+    "a multi-mapping that names each twice": lambda: NamesTwice({"Traceparent": OTHER, "tracestate": "old=1"}),
     "headers of Starlette": lambda: MutableHeaders({"Traceparent": OTHER, "tracestate": "old=1"}),
 }
 

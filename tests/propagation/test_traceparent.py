@@ -112,9 +112,13 @@ def test_what_is_valid_is_read_and_what_is_not_is_refused() -> None:
     check(parse_traceparent)
 
 
-@pytest.mark.parametrize("text", ["\t" * 100_000, f"cc-{IDS}-01{' ' * 100_000}\n", f"cc-{IDS}-01-{' ' * 100_000}\n"])
+LONG = " " * 1_000_000
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("text", [LONG, f"cc-{IDS}-01{LONG}\n", f"cc-{IDS}-01-{LONG}\n"], ids=["none", "after", "more"])
 def test_a_text_made_to_take_long_does_not(text: str) -> None:
-    assert parse_traceparent(text) is None  # a pattern that tries all ways to cut it takes minutes, not milliseconds
+    assert parse_traceparent(text) is None  # milliseconds; a pattern that tries every way to cut it takes an hour
 
 
 @ANY_SPEED

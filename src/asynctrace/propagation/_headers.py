@@ -45,8 +45,9 @@ def extract_headers(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> R
     Raises `TypeError` for what is neither a mapping nor an iterable of pairs. What is odd inside is ignored, and a
     carrier whose own code raises names none.
     """
-    if isinstance(carrier, str | bytes) or not (isinstance(carrier, Iterable) or hasattr(carrier, "items")):
-        raise TypeError(f"trace context is read from a mapping or (name, value) pairs, not {type(carrier).__name__}")
+    kind = type(carrier)
+    if issubclass(kind, str | bytes) or not (issubclass(kind, Iterable) or hasattr(kind, "items")):
+        raise TypeError(f"trace context is read from a mapping or (name, value) pairs, not {kind.__name__}")
     try:
         parents, states = _values_of(carrier)
     except Exception:  # noqa: BLE001 - the carrier's own code
@@ -58,9 +59,10 @@ def extract_headers(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> R
 def _values_of(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> tuple[set[str], list[str]]:
     """Every different `traceparent`, and the values of every `tracestate` in their order."""
     items = getattr(carrier, "items", None)
+    pairs: Any = items() if callable(items) else carrier
     parents: set[str] = set()
     states: list[str] = []
-    for pair in islice(items() if callable(items) else carrier, _MOST_PAIRS):
+    for pair in islice(pairs, _MOST_PAIRS):
         if not issubclass(type(pair), tuple | list) or len(pair) != 2:
             continue
         name = _name_of(pair[0])

@@ -13,6 +13,7 @@ Source: RFC 8259, sections 3 to 7; RFC 7493, section 2.1.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -64,14 +65,11 @@ class _Copy:
         if levels < 0:
             raise NotPlain("too many levels")
         if issubclass(kind, dict):
-            self._has_room_for(dict.__len__(value))
-            items = list(dict.items(value))  # at once: another thread may write to it
+            items = list(islice(dict.items(value), self._left + 1))  # at once: another thread may write to it
             return {self._key(key): self.of(inner, levels) for key, inner in items}
         if issubclass(kind, list):
-            self._has_room_for(list.__len__(value))
             return [self.of(inner, levels) for inner in list.__iter__(value)]
         if issubclass(kind, tuple):
-            self._has_room_for(tuple.__len__(value))
             return [self.of(inner, levels) for inner in tuple.__iter__(value)]
         _refuse(kind)
 
@@ -86,11 +84,8 @@ class _Copy:
         return text
 
     def _take(self, count: int) -> None:
-        self._has_room_for(count)
         self._left -= count
-
-    def _has_room_for(self, count: int) -> None:
-        if count > self._left:
+        if self._left < 0:
             raise NotPlain("too large")
 
 

@@ -97,11 +97,10 @@ def parse_tracestate(values: Sequence[str]) -> str:
     if len(values) + sum(map(len, values)) > _MOST_READ:
         return ""
     members = [stripped for member in ",".join(values).split(",") if (stripped := member.strip(" \t"))]
-    matches = [_MEMBER.fullmatch(member) for member in members[: _MOST_MEMBERS + 1]]
-    keys = {match[1] for match in matches if match is not None}
-    if len(members) > _MOST_MEMBERS or len(keys) < len(members):
+    if len(members) > _MOST_MEMBERS:
         return ""
-    return ",".join(_that_fit(members))
+    keys = {match[1] for member in members if (match := _MEMBER.fullmatch(member)) is not None}
+    return ",".join(_that_fit(members)) if len(keys) == len(members) else ""
 
 
 def _that_fit(members: list[str]) -> list[str]:
