@@ -1,7 +1,7 @@
 """The journals of the processes that were made from one process, and from those, and what they still hold.
 
     alive    its lock is held, and nobody ever claimed it    holds what has ended and some lane has not settled
-    dead     all others                                      hold something until somebody has recovered them: then they are gone
+    dead     all others                                      hold something until somebody has recovered them; then gone
 
 Looking claims nothing and changes nothing. A journal whose `meta` cannot be read is nobody's descendant.
 """
