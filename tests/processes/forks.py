@@ -13,7 +13,10 @@ from pathlib import Path
 from asynctrace import Span
 from asynctrace.testing import FaultServer
 
-__all__ = ["arrived", "names", "run"]
+__all__ = ["WARNINGS", "arrived", "names", "run"]
+
+WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+"""All are errors, but what CPython 3.12 and later say of each fork of a process with threads: that is what is tested."""
 
 HEAD = """
 import asyncio, os, signal, sys, threading, time, traceback
@@ -94,7 +97,7 @@ def join(*pids):
 def run(program: str, server: FaultServer, state: Path, *arguments: str, fault: str = "", timeout: float = 120) -> str:
     """What the program said. Raises `AssertionError` for one whose deadline passed, `RuntimeError` for other errors."""
     source = HEAD.replace("{fault}", fault) + program
-    command = [sys.executable, "-W", "error", "-c", source, server.url, str(state), *arguments]
+    command = [sys.executable, *WARNINGS, "-c", source, server.url, str(state), *arguments]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:

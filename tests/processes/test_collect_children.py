@@ -12,6 +12,7 @@ import pytest
 from asynctrace import MisuseError, Receipt, Tracer
 from asynctrace.exporters import MemoryExporter
 from asynctrace.processes import collect_children, collect_children_sync
+from asynctrace.runtime._travel import describe, tracer_here
 from asynctrace.testing import Delay, FaultServer
 
 from .forks import names, run
@@ -81,26 +82,40 @@ die()
 """
 
 DESCENDANTS = """
-ends, end = os.pipe()
+lives, life = os.pipe()
 
-def grandchild(name):
-    end_spans(3, name)
+def outlives():
+    Door.is_shut = True
+    parent = os.getppid()
+    os.write(life, b"x")
+    while os.getppid() == parent:
+        time.sleep(0.002)
+    end_spans(3, "of one that is gone")
 
 def delivers_and_is_gone():
+    os.close(lives)
     end_spans(1, "child")
-    join(fork(lambda: grandchild("of one that is gone")))
+    tracer.flush_sync(SECONDS)
+    fork(outlives)
     tracer.shutdown_sync(SECONDS)
 
 def traces_nothing():
-    join(fork(lambda: join(fork(lambda: grandchild("of one that traced nothing")))))
+    join(fork(lambda: join(fork(lambda: end_spans(3, "of one that traced nothing")))))
 
 def makes_a_tracer_of_its_own():
     global tracer
     tracer = make_tracer()
     end_spans(3, "with a tracer of its own")
 
-say(*join(fork(delivers_and_is_gone), fork(traces_nothing), fork(makes_a_tracer_of_its_own)))
+gone = fork(delivers_and_is_gone)
+os.close(life)
+os.read(lives, 1)
+say(*join(gone))
+os.read(lives, 1)  # until the last process that could write is gone, too
+Door.is_shut = True  # so that no sibling recovers what another one left
+say(*join(fork(traces_nothing), fork(makes_a_tracer_of_its_own)))
 say(tracer.receipt().children)
+Door.is_shut = False
 say(collect_children_sync(SECONDS, tracer=tracer).children)
 die()
 """
@@ -190,7 +205,7 @@ def check_giving_up(state: Path, fault: str = "") -> None:
 
 def check_descendants(state: Path, fault: str = "") -> None:
     with FaultServer.in_thread() as server:
-        assert run(DESCENDANTS, server, state, fault=fault).splitlines() == ["0 0 0", "3", "0"]
+        assert run(DESCENDANTS, server, state, fault=fault).splitlines() == ["0", "0 0", "3", "0"]
         assert names(server) == {
             ("child", "ok"): 1,
             ("of one that is gone", "ok"): 3,
@@ -263,6 +278,18 @@ async def test_in_a_running_loop_the_right_call_is_shown() -> None:
             collect_children_sync(tracer=tracer)
         with pytest.raises(TypeError, match="timeout is a number of seconds"):
             await collect_children("soon", tracer=tracer)  # type: ignore[arg-type]
+
+
+async def test_a_tracer_that_was_made_from_another_ones_settings_is_its_child(tmp_path: Path) -> None:
+    async with Tracer(service="shop", exporters=[MemoryExporter()], journal=tmp_path) as tracer:
+        described = describe(tracer)._replace(key="that of no tracer here", service="another")
+        child = tracer_here(described)
+        assert isinstance(child, Tracer)
+        async with child.trace("the child's"):
+            assert child._parent_log == tracer._log_id
+        assert child._line_of_descent == f"{tracer._log_id}/{child._log_id}"
+        assert tracer._has_children
+        await child.shutdown()
 
 
 def test_children_are_no_part_of_the_balance() -> None:

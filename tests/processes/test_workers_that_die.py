@@ -18,6 +18,8 @@ import pytest
 from asynctrace import Span
 from asynctrace.testing import Delay, FaultServer
 
+from .forks import WARNINGS
+
 PROGRAM = Path(__file__).parent / "programs" / "deaths.py"
 PATIENCE = 90.0
 
@@ -63,7 +65,7 @@ class Said:
 
 @contextlib.contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", str(PROGRAM), *arguments]
+    command = [sys.executable, *WARNINGS, str(PROGRAM), *arguments]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
@@ -156,6 +158,12 @@ WRONG = {
 def test_a_wrong_parent_child_or_recoverer_is_noticed(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         check_workers_that_die("Process.terminate", "fork", tmp_path, WRONG[wrong], seconds=3.0)
+
+
+def test_a_worker_whose_own_tracer_is_nobodys_child_is_noticed(tmp_path: Path) -> None:
+    fault = "from asynctrace.runtime import _travel\n_travel._adopt = lambda tracer, described: None"
+    with pytest.raises(AssertionError):
+        check_workers_that_die("our executor, a worker is killed", "spawn", tmp_path, fault)
 
 
 def test_a_parent_that_never_recovers_is_noticed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,12 @@ def executor_of_one_task_each() -> None:
         list(executor.map(work, ["returns"] * 3))
 
 
-def executor_with_a_killed_worker(kind: type[ProcessPoolExecutor] = ProcessPoolExecutor) -> None:
+def executor_with_a_killed_worker(kind: Callable[..., ProcessPoolExecutor] = ProcessPoolExecutor) -> None:
     """The executor is broken, and ends its other workers by SIGTERM."""
     with kind(2, mp_context=context) as executor:
         tasks = [executor.submit(work, "") for _ in range(2)]
-        os.kill(ready(2)[0], signal.SIGKILL)
+        ready(2)
+        os.kill(next(iter(executor._processes)), signal.SIGKILL)  # one that starts later it may not watch
         with suppress(BrokenProcessPool):
             tasks[0].result(PATIENCE)
 
@@ -122,7 +124,9 @@ WAYS: dict[str, Callable[[], object]] = {
     "Pool(maxtasksperchild=1)": pool_of_one_task_each,
     "ProcessPoolExecutor(max_tasks_per_child=1)": executor_of_one_task_each,
     "ProcessPoolExecutor, a worker is killed": executor_with_a_killed_worker,
-    "our executor, a worker is killed": lambda: executor_with_a_killed_worker(processes.ProcessPoolExecutor),
+    "our executor, a worker is killed": lambda: executor_with_a_killed_worker(
+        partial(processes.ProcessPoolExecutor, tracer=tracer)
+    ),
 }
 
 

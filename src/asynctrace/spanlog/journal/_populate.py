@@ -46,7 +46,7 @@ def populate(memory: mmap.mmap, start: int, stop: int, *, in_use: bool = False) 
 
 def _ask_kernel(memory: mmap.mmap, start: int, stop: int) -> bool:
     madvise = _madvise()
-    if madvise is None:
+    if madvise is None or ctypes is None:
         return False
     first = ctypes.c_char.from_buffer(memory, start)
     address = ctypes.addressof(first)
