@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, assert_type
 
 import asynctrace
+import asynctrace.processes
 from asynctrace import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -226,10 +227,17 @@ def life_without_a_loop(tracer: Tracer) -> None:
     assert_type(asynctrace.shutdown_sync(), Receipt)
 
 
+async def children(tracer: Tracer) -> None:
+    assert_type(await asynctrace.processes.collect_children(), Receipt)
+    assert_type(await asynctrace.processes.collect_children(5.0, tracer=tracer), Receipt)
+    assert_type(asynctrace.processes.collect_children_sync(timeout=5, tracer=tracer), Receipt)
+
+
 def books(receipt: Receipt, statistics: Statistics) -> None:
     for count in (receipt.ended, receipt.accepted, receipt.rejected, receipt.dropped, receipt.spooled, receipt.pending):
         assert_type(count, int)
     assert_type(receipt.recovered, int)
+    assert_type(receipt.children, int)
     assert_type(receipt.complete, bool)
     assert_type(receipt.dropped_by_reason, dict[str, int])
     assert_type(receipt.rejected_by_reason, dict[str, int])
