@@ -39,6 +39,7 @@ __all__ = [
     "Kind",
     "Notes",
     "Site",
+    "is_alive",
     "wait_for",
 ]
 
@@ -339,6 +340,13 @@ def wait_for(is_so: Callable[[], object], what: str, site: Site, patience: float
     while not is_so():
         assert time.monotonic() < deadline, f"not within {patience} s: {what}\n{site.log}"
         time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 _sending = threading.Lock()

@@ -13,7 +13,7 @@ import pytest
 
 from asynctrace.testing import Accept, Delay, FaultServer, Hang
 
-from .sites import CELERY, RELOADING, UNPATIENT, WSGI, Site, wait_for
+from .sites import CELERY, PATIENCE, RELOADING, UNPATIENT, WSGI, Site, is_alive, wait_for
 
 
 def test_a_reload_loses_nothing_of_the_worker_before(tmp_path: Path) -> None:
@@ -74,18 +74,21 @@ def test_a_worker_that_is_given_up_while_it_flushes_leaves_its_journal_to_the_ne
         assert span in site.arrived()
 
 
-def check_recycled_workers(folder: Path, **environment: str) -> None:
+def check_recycled_workers(folder: Path, patience: float = PATIENCE, **environment: str) -> None:
     """Each has one task, and ends by `os._exit()` a second later, which is sooner than the far side answers."""
     tasks = 3
     with FaultServer.in_thread(default=Delay(1.5)) as far_side:
         site = Site(CELERY, folder, far_side, "--max-tasks-per-child=1", **environment)
+        site.patience = patience
         with site.started():
             for _ in range(tasks):
                 site.ask("work")
             wait_for(lambda: len(site.notes().ended) == 3 * tasks, "every task", site)
+            workers = Counter(pid for _, pid in site.notes().opened.values())
+            assert set(workers.values()) == {3}, "a worker had more than one task"
+            site.wait_for_all()
+            wait_for(lambda: not any(map(is_alive, workers)), "the end of the workers", site)
             site.stop()
-        workers = Counter(pid for _, pid in site.notes().opened.values())
-        assert set(workers.values()) == {3}, "a worker had more than one task"
         site.check_books()
         assert not site.recovered, "a worker left it to another one"
         site.check_nothing_is_left()
@@ -97,5 +100,5 @@ def test_workers_of_celery_that_live_for_one_task_deliver_before_they_end(tmp_pa
 
 def test_workers_of_celery_that_nobody_shuts_down_are_noticed(tmp_path: Path) -> None:
     fault = "from asynctrace.runtime import _fork\n_fork._deliver_at_the_end_of_celerys = lambda: None"
-    with pytest.raises(AssertionError, match=r"have not arrived|to another one"):
-        check_recycled_workers(tmp_path, FAULT=fault)
+    with pytest.raises(AssertionError, match=r"every span|to another one"):
+        check_recycled_workers(tmp_path, patience=8.0, FAULT=fault)
