@@ -294,10 +294,8 @@ def test_serve_is_small(tmp_path: Path) -> None:
 # ── demo, and the rest ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_demo_counts_what_it_sent_within_five_seconds(tmp_path: Path) -> None:
-    started = time.monotonic()
+def test_the_demo_counts_what_it_sent(tmp_path: Path) -> None:
     result = run("demo", TMPDIR=str(tmp_path))
-    assert time.monotonic() - started < 5
     assert (result.stderr, result.returncode) == ("", 0)
     accepted = re.search(r"Receipt\(ended=(\d+), accepted=(\d+), rejected=0, .*pending=0\)", result.stdout)
     stored = re.search(r"the collector holds (\d+) spans of 4 traces", result.stdout)

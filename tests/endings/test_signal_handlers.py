@@ -175,9 +175,9 @@ def interrupted(log, records):
         stop()
     return store(log, records)
 SpanLog._store_together = interrupted
-asynctrace.install_signal_handlers(timeout=5)
+asynctrace.install_signal_handlers(timeout=12)
 end_spans(200)
-time.sleep(7)
+time.sleep(14)
 """,
     "while the lanes' thread is started": """
 from asynctrace.delivery._home import Home
@@ -187,12 +187,12 @@ def interrupted(home):
     stop()
     move(home)
 Home.move_into_own_thread = interrupted
-asynctrace.install_signal_handlers(timeout=5)
+asynctrace.install_signal_handlers(timeout=12)
 end_spans(1)
-time.sleep(7)
+time.sleep(14)
 """,
     "while a flush runs a loop of its own": """
-asynctrace.install_signal_handlers(timeout=5)
+asynctrace.install_signal_handlers(timeout=12)
 end_spans(5)
 press = tracer._delivery.press
 def interrupted(*given):
@@ -201,18 +201,18 @@ def interrupted(*given):
     press(*given)
 tracer._delivery.press = interrupted
 tracer.flush_sync()
-time.sleep(7)
+time.sleep(14)
 """,
     "while threading holds its locks": """
 import threading
-asynctrace.install_signal_handlers(timeout=5)
+asynctrace.install_signal_handlers(timeout=12)
 end_spans(5)
 with threading._active_limbo_lock:
     stop()
-time.sleep(7)
+time.sleep(14)
 """,
     "at exit, while the lanes deliver": """
-asynctrace.install_signal_handlers(timeout=5)
+asynctrace.install_signal_handlers(timeout=12)
 cut = asynctrace.Tracer._cut_open
 def interrupted(tracer):
     asynctrace.Tracer._cut_open = cut
@@ -233,7 +233,7 @@ def check_interrupted(where: str, fault: str = "") -> None:
         began = time.monotonic()
         code, _ = run(fault + INSIDE[where], server)
         assert code == -signal.SIGTERM
-        assert time.monotonic() - began < 4.5, "it waited for a lock that it held itself"
+        assert time.monotonic() - began < 11, "it waited for a lock that it held itself"
         if "exit" not in where:
             assert server.accepted_ids, "nothing arrived"
 

@@ -44,7 +44,7 @@ def in_child(work):
             os._exit(code)
     return pid
 
-def wait_for(pid, seconds=5.0):
+def wait_for(pid, seconds=20.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)
