@@ -82,6 +82,13 @@ def class_of(subject: Recording) -> type[Traced]:
     return Traced
 
 
+@pytest.fixture(autouse=True)
+def a_class_that_keeps_nothing() -> Iterator[None]:
+    yield
+    if "subject" in vars(Traced):
+        del Traced.subject
+
+
 KINDS: dict[str, Callable[[Recording], Any]] = {
     "bound method": lambda subject: Work(subject).method,
     "lambda": lambda subject: lambda: Work(subject).method(),

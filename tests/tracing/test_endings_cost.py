@@ -87,6 +87,7 @@ async def growth_over(subject: Any, runs: int) -> int:
 
 
 async def test_a_hundred_thousand_runs_leave_no_memory_task_thread_or_object_behind() -> None:
+    before = set(map(id, contexts()))
     sink = CountingSink()
     subject = Recording(sink=sink)
     subject.tracer._span_id = lambda: os.urandom(8)  # the seeded source remembers what it gave
@@ -96,8 +97,13 @@ async def test_a_hundred_thousand_runs_leave_no_memory_task_thread_or_object_beh
     assert sink.count == 2 * (RUNS + RUNS // 10)
     assert (len(asyncio.all_tasks()), threading.active_count()) == (tasks, threads)
     assert len(subject.tracer._open) == 0
+    assert not [left for left in contexts() if id(left) not in before]
+
+
+def contexts() -> list[object]:
+    """Runs and components that are somewhere."""
     gc.collect()
-    assert not [left for left in gc.get_objects() if type(left).__name__ in ("ComponentTraceContext", "TraceContext")]
+    return [found for found in gc.get_objects() if type(found).__name__ in ("ComponentTraceContext", "TraceContext")]
 
 
 async def test_remembering_every_run_is_noticed() -> None:

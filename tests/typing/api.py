@@ -67,7 +67,14 @@ from asynctrace.exporters import (
     OTLPStatistics,
 )
 from asynctrace.middleware import lifespan
-from asynctrace.processes import ProcessPoolExecutor, ThreadPatch, environment, patch_threads
+from asynctrace.processes import (
+    ProcessPoolExecutor,
+    ThreadPatch,
+    collect_children,
+    collect_children_sync,
+    environment,
+    patch_threads,
+)
 from asynctrace.testing import (
     Accept,
     CapturedSpans,
@@ -228,9 +235,9 @@ def life_without_a_loop(tracer: Tracer) -> None:
 
 
 async def children(tracer: Tracer) -> None:
-    assert_type(await asynctrace.processes.collect_children(), Receipt)
-    assert_type(await asynctrace.processes.collect_children(5.0, tracer=tracer), Receipt)
-    assert_type(asynctrace.processes.collect_children_sync(timeout=5, tracer=tracer), Receipt)
+    assert_type(await collect_children(), Receipt)
+    assert_type(await collect_children(5.0, tracer=tracer), Receipt)
+    assert_type(collect_children_sync(timeout=5, tracer=tracer), Receipt)
 
 
 def books(receipt: Receipt, statistics: Statistics) -> None:
