@@ -128,7 +128,6 @@ class Site:
         self._folder = folder
         self._environment = environment
         self._starts = 0
-        self.pid = 0
         self.patience = PATIENCE
         """Seconds for spans to arrive."""
         for name in ("queue", "control", "processed", "staged"):
