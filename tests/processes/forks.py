@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from asynctrace import Span
 from asynctrace.testing import FaultServer
@@ -98,18 +99,29 @@ def run(program: str, server: FaultServer, state: Path, *arguments: str, fault: 
     """What the program said. Raises `AssertionError` for one whose deadline passed, `RuntimeError` for other errors."""
     source = HEAD.replace("{fault}", fault) + program
     command = [sys.executable, *WARNINGS, "-c", source, server.url, str(state), *arguments]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-    try:
-        said, errors = process.communicate(timeout=timeout)
-    finally:
-        with suppress(ProcessLookupError):  # it, and whatever it forked
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        try:
+            _wait_unreaped(process.pid, timeout)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # it, and whatever it forked; its number is nobody else's yet
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        said, errors = out.read(), err.read()
     assert "DeliveryTimeout" not in errors, errors
     if process.returncode != 0:
         raise RuntimeError(errors)
     return said
+
+
+def _wait_unreaped(pid: int, seconds: float) -> None:
+    """Until the child has ended. It stays a zombie, whose number no other process and no other group is given."""
+    deadline = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the program {pid} has not ended after {seconds} s")
+        time.sleep(0.005)
 
 
 def arrived(server: FaultServer) -> list[tuple[int, Span]]:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -249,12 +250,15 @@ def test_a_pool_that_was_started_in_a_run_is_free_after_it() -> None:
     patched("asyncio", check_a_pool_started_in_a_run_is_free_after_it)
 
 
-async def check_a_process_pool_belongs_to_nobody() -> None:
+async def check_a_process_pool_belongs_to_nobody(folder: Path) -> None:
     """Its own thread calls the callbacks of everybody; the first run that submits starts it."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     called = threading.Event()
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240  (nothing else runs here yet)
+    may_end = folder / "may end"
+    os.mkfifo(may_end)
     async with capture_spans() as captured:
         tracer = captured.tracer
 
@@ -265,14 +269,16 @@ async def check_a_process_pool_belongs_to_nobody() -> None:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             async with tracer.trace("first"):
                 assert await asyncio.wrap_future(pool.submit(len, "abc")) == 3
-            pool.submit(len, "ab").add_done_callback(on_done)
+            # A callback of what is done already would be called here and now.
+            pool.submit(may_end.read_text).add_done_callback(on_done)
+            await asyncio.to_thread(may_end.write_text, "now")
             await asyncio.to_thread(called.wait, PATIENCE)
         await captured.flush()
         assert captured.find("on done").parent_id == ""
 
 
-def test_the_thread_of_a_process_pool_belongs_to_nobody() -> None:
-    patched("asyncio", check_a_process_pool_belongs_to_nobody)
+def test_the_thread_of_a_process_pool_belongs_to_nobody(tmp_path: Path) -> None:
+    patched("asyncio", check_a_process_pool_belongs_to_nobody, tmp_path)
 
 
 _numbers = itertools.count()
@@ -370,7 +376,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "nothing else": lambda _: patched("asyncio", check_nothing_else_is_carried, SUBMITTED, plainly),
     "where it was submitted": lambda _: patched("asyncio", check_it_belongs_to_where_it_was_submitted),
     "a pool's thread": lambda _: patched("asyncio", check_a_pool_started_in_a_run_is_free_after_it),
-    "a process pool": lambda _: patched("asyncio", check_a_process_pool_belongs_to_nobody),
+    "a process pool": lambda path: patched("asyncio", check_a_process_pool_belongs_to_nobody, path),
     "keeping no run": lambda _: patched("asyncio", check_threads_keep_no_run),
     "own threads": lambda path: patched("asyncio", check_own_threads_keep_no_run, path),
     "lanes": lambda _: check_lanes_in_their_own_thread_keep_no_run(),

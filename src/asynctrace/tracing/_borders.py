@@ -67,6 +67,8 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceCont
     try:
         if isinstance(carrier, Mapping) and "asynctrace" in carrier:
             return TraceContext.from_carrier(carrier)
+        if not isinstance(carrier, Mapping):
+            carrier = list(carrier)  # it is read twice
         span = extract_headers(carrier)
         is_invalid = span is None and _has_a_caller(carrier)
     except Exception:  # noqa: BLE001  (a mapping of somebody else, which may do anything)
