@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 import zlib
@@ -91,6 +92,9 @@ MAX_BODY = 256 * 1024 * 1024
 CLOSE_WITHIN = 5.0
 """Seconds after which closing gives up on what still runs."""
 
+_TURNS_TO_CUT = 5
+"""Turns of the loop in which a connection that was accepted, or aborted, comes to its end."""
+
 
 class FaultServer:
     """An OTLP/HTTP endpoint, whatever the path. `port` 0: a free one. With `ssl_context`: TLS only."""
@@ -114,6 +118,7 @@ class FaultServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._release_event: asyncio.Event | None = None
         self._runner: web.AppRunner | None = None
+        self._listener: socket.socket | None = None
 
     # what it is told
 
@@ -179,18 +184,34 @@ class FaultServer:
         options = {"handler_cancellation": True, "auto_decompress": False, "shutdown_timeout": 0.1}
         self._runner = web.AppRunner(app, access_log=None, **options)  # type: ignore[arg-type]
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._ssl_context)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self._listener = listener = socket.create_server(("127.0.0.1", self.port))
+        await web.SockSite(self._runner, listener, ssl_context=self._ssl_context).start()
+        self.port = listener.getsockname()[1]
 
     async def aclose(self) -> None:
         """Cut every connection and stop listening. Idempotent; the books stay readable."""
         runner, self._runner = self._runner, None
-        if runner is None:
+        if runner is None or runner.server is None:
             return
+        server = runner.server
+        if (
+            self._listener is not None
+        ):  # a connection that asyncio has accepted, and not yet begun, would never be closed
+            with contextlib.suppress(RuntimeError):  # other loops have listeners of their own
+                asyncio.get_running_loop().remove_reader(self._listener)
+            for _ in range(_TURNS_TO_CUT):
+                await asyncio.sleep(0)
+        transports = [connection.transport for connection in server.connections]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WITHIN):
                 await runner.cleanup()
+        for _ in range(_TURNS_TO_CUT):
+            transports += [connection.transport for connection in server.connections]  # of who came meanwhile
+            for transport in transports:
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()  # one that is only closed writes out first, and nobody may be reading
+            transports.clear()
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> FaultServer:
         await self.start()
