@@ -45,8 +45,8 @@ This page is written by `python benchmarks/run.py`; do not edit it.
 
 The budget is one of ratios: every ratio was taken in interleaved rounds on one machine, each round in
 processes of its own, and its median is shown, for CPU end to end the quickest. Rounds in which a span was
-missing at the far side do not count. Absolute numbers are for orientation. How each figure is taken is described at the head of its script
-in `benchmarks/`.
+missing at the far side do not count. Absolute numbers are for orientation. How each figure is taken is
+described at the head of its script in `benchmarks/`.
 """
 
 
