@@ -23,6 +23,7 @@ from asynctrace.propagation import (
     extract_headers,
     format_traceparent,
     make_carrier,
+    parse_baggage,
     read_carrier,
 )
 
@@ -31,7 +32,7 @@ from .values import ANY_SPEED, CARRIED, PLAIN, TEXTS, a_span
 
 Make = Callable[[Carried], dict[str, Any]]
 
-LEFT_OUT_FIRST = ["metadata", "tags", "name", "project", "user_id", "session_id", "run_id"]
+LEFT_OUT_FIRST = ["metadata", "baggage", "tags", "name", "project", "user_id", "session_id", "run_id"]
 WHOLE = Carried(
     span=a_span(tracestate="foo=1", is_random=True),
     run_id="r-1",
@@ -41,6 +42,7 @@ WHOLE = Carried(
     project="shop",
     tags=("a", "b"),
     metadata={"tier": "gold", "items": [1, 2.5, None, True, {"deep": []}]},
+    baggage=parse_baggage(["tenant=t%201;ttl=3"]),
 )
 NOTHING_SET = Carried(span=a_span())
 TRANSPORTS: dict[str, Callable[[Any], Any]] = {
@@ -75,6 +77,7 @@ def test_a_carrier_is_trace_context_of_w3c_and_the_fields_that_are_set() -> None
     assert make_carrier(WHOLE) == {
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
         "tracestate": "foo=1",
+        "baggage": "tenant=t%201;ttl=3",
         "asynctrace": {
             "version": 1,
             "run_id": "r-1",
@@ -134,9 +137,10 @@ def is_too_large(carried: Carried, left_out: list[str]) -> bool:
 
 def _unbounded(carried: Carried, left_out: list[str]) -> dict[str, Any]:
     fields = {name: value for name in LEFT_OUT_FIRST if (value := getattr(carried, name)) != getattr(NOTHING_SET, name)}
+    baggage = {"baggage": fields.pop("baggage").header()} if "baggage" in fields else {}
     own = {"version": 1, **fields, **({"left_out": left_out} if left_out else {})}
     state = {"tracestate": carried.span.tracestate} if carried.span.tracestate else {}
-    return {"traceparent": format_traceparent(carried.span), **state, "asynctrace": own}
+    return {"traceparent": format_traceparent(carried.span), **state, **baggage, "asynctrace": own}
 
 
 def check_apart(make: Make, carried: Carried) -> None:
@@ -205,13 +209,13 @@ def test_everything_at_its_largest_leaves_the_ids_and_the_tracestate() -> None:
         metadata={huge: huge},
     )
     carrier = make_carrier(carried)
-    assert left_out_of(carrier) == LEFT_OUT_FIRST
+    assert left_out_of(carrier) == [name for name in LEFT_OUT_FIRST if name != "baggage"]
     assert read_carrier(carrier) == Carried(span=carried.span)
     check_size(make_carrier, carried)
 
 
 def test_a_tracestate_that_is_invalid_is_left_out_by_name() -> None:
-    carrier = make_carrier(Carried(span=a_span(tracestate="foo=1,foo=2"), name="n"))
+    carrier = make_carrier(Carried(span=a_span(tracestate="foo=1,Foo=2"), name="n"))
     assert "tracestate" not in carrier
     assert left_out_of(carrier) == ["tracestate"]
     assert read_carrier(carrier) == Carried(span=a_span(), name="n")

@@ -71,7 +71,7 @@ FOUND: dict[str, tuple[Any, RemoteSpan]] = {
         Message2(("Traceparent", TEXT), ("tracestate", "foo=1"), ("tracestate", "bar=2")),
         WITH_STATE,
     ),
-    "an invalid tracestate": ({"traceparent": TEXT, "tracestate": "foo=1,foo=2"}, SPAN),
+    "an invalid tracestate": ({"traceparent": TEXT, "tracestate": "foo=1,foo=,bar=2"}, SPAN),
     "a tracestate that is no text": ({"traceparent": TEXT, "tracestate": 7}, SPAN),
     "odd things beside it": ([("traceparent", TEXT), (7, 8), None, "ab", ("traceparent",), (None, TEXT)], SPAN),
 }
@@ -193,7 +193,7 @@ def _plain(key: object) -> str:
 
 
 def check_that_only_valid_state_is_written(inject: Inject) -> None:
-    for tracestate in ("a", "a=1\r\nx-admin: 1", "a=1,a=2", "a=é", ","):
+    for tracestate in ("a", "a=1\r\nx-admin: 1", "a=1,A=2", "a=é", ","):
         carrier: dict[str, str] = {}
         inject(carrier, a_span(tracestate=tracestate))
         assert carrier == {"traceparent": TEXT}, tracestate

@@ -1,7 +1,8 @@
 """What OpenTelemetry's propagator writes we read, what it reads we write, and it refuses what we refuse.
 
-Left out are three cases in which the two differ by intent: a line break after a `traceparent` (we refuse it), keys of a
-`tracestate` that only level 2 allows (we take them), and a `tracestate` of more than 512 characters (we pass on less).
+Left out are four cases in which the two differ by intent: a line break after a `traceparent` (we refuse it), keys of a
+`tracestate` that only level 2 allows, and those that come twice (we take them), and a `tracestate` of more than 512
+characters (we pass on less).
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def they_inject(span: RemoteSpan) -> dict[str, str]:
 KEYS = st.from_regex(r"[a-z][a-z0-9_\-*/]{0,13}", fullmatch=True)
 MEMBERS = st.builds("{}={}".format, KEYS, st.from_regex(r"[!-+\--<>-~]{1,20}", fullmatch=True))
 """Of level 1 and level 2. Ten of them have at most 512 characters."""
-MANGLED = MEMBERS | st.sampled_from(["", " ", "\t", "A=1", "a", "=", "a=", "a=b=c", "é=1", "a=1", "a=2", "a =1"])
+MANGLED = MEMBERS | st.sampled_from(["", " ", "\t", "A=1", "a", "=", "a=", "a=b=c", "é=1", "a=1", "a =1"])
 OWS = st.sampled_from(["", " ", "\t", " \t "])
-STATES = st.lists(MANGLED, max_size=10).flatmap(lambda members: OWS.map(lambda space: f"{space},{space}".join(members)))
+MANY = st.lists(MANGLED, max_size=10, unique_by=lambda member: member.partition("=")[0] or object())
+STATES = MANY.flatmap(lambda members: OWS.map(lambda space: f"{space},{space}".join(members)))
 VALID_SPANS = st.builds(
     lambda span, members: span._replace(
         tracestate=",".join({member.partition("=")[0]: member for member in members}.values())
@@ -87,8 +89,7 @@ def test_both_read_the_same_traceparents(text: str) -> None:
 
 
 @ANY_SPEED
-@given(st.lists(STATES, min_size=1, max_size=1) | st.lists(MANGLED, max_size=10))
-@example(["a=1,a=2"])
+@given(st.lists(STATES, min_size=1, max_size=1) | MANY)
 @example([f"k{number}=v" for number in range(32)])
 @example([f"k{number}=v" for number in range(33)])
 @example(["a=1", "", " , "])

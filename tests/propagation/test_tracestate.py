@@ -44,6 +44,9 @@ VALID: dict[str, tuple[list[str], str]] = {
     "a key of 256 characters": (["foo=1", f"{'z' * 256}=1"], f"foo=1,{'z' * 256}=1"),
     "a tenant longer than level 1 allows": ([f"{'t' * 242}@v=1"], f"{'t' * 242}@v=1"),
     "a value of 256 characters": ([f"foo={'v' * 256}"], f"foo={'v' * 256}"),
+    "a key twice, of which the first is the latest": (["foo=1,bar=2,foo=1"], "foo=1,bar=2"),
+    "a key twice with other values": (["foo=1,foo=2"], "foo=1"),
+    "a key twice in two headers": (["foo=1", "bar=2,foo=3"], "foo=1,bar=2"),
     "32 members": ([",".join(NUMBERED[:20]), ",".join(NUMBERED[20:32])], ",".join(NUMBERED[:32])),
     "32 members and empty ones": ([*NUMBERED[:32], "", " ,"], ",".join(NUMBERED[:32])),
     "512 characters": ([*OF_100[:5], "b=12345"], ",".join([*OF_100[:5], "b=12345"])),
@@ -66,9 +69,7 @@ INVALID = {
     "a key that begins with @": ["@foo=1,bar=2"],
     "a key that begins with _": ["_foo=1"],
     "a key of 257 characters": ["foo=1", f"{'z' * 257}=1"],
-    "a key twice": ["foo=1,foo=1"],
-    "a key twice with other values": ["foo=1,foo=2"],
-    "a key twice in two headers": ["foo=1", "bar=2,foo=1"],
+    "33 members of which two have one key": [",".join([*NUMBERED[:32], NUMBERED[0]])],
     "33 members": [",".join(NUMBERED[:33])],
     "33 members in two headers": [",".join(NUMBERED[:30]), ",".join(NUMBERED[30:33])],
     "34 members": NUMBERED[:34],
@@ -137,9 +138,14 @@ def takes_anything(values: Sequence[str]) -> str:
     return ",".join(_members(values))
 
 
-def takes_duplicates(values: Sequence[str]) -> str:
+def takes_the_last_of_a_key(values: Sequence[str]) -> str:
     members = {member.partition("=")[0]: member for member in _members(values)}
     return parse_tracestate(list(members.values()))
+
+
+def refuses_duplicates(values: Sequence[str]) -> str:
+    keys = [member.partition("=")[0] for member in _members(values)]
+    return parse_tracestate(values) if len(set(keys)) == len(keys) else ""
 
 
 def drops_invalid_members_only(values: Sequence[str]) -> str:
@@ -195,7 +201,8 @@ def strips_lines(values: Sequence[str]) -> str:
     "broken",
     [
         takes_anything,
-        takes_duplicates,
+        takes_the_last_of_a_key,
+        refuses_duplicates,
         drops_invalid_members_only,
         takes_the_first_header,
         takes_more_than_32,

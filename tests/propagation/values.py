@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from asynctrace.propagation import Carried, RemoteSpan
+from asynctrace.propagation import NO_BAGGAGE, Baggage, Carried, RemoteSpan
 
-__all__ = ["ANY_SPEED", "CARRIED", "PLAIN", "SPANS", "TEXTS", "TRACESTATES", "a_span"]
+__all__ = ["ANY_SPEED", "BAGGAGE", "CARRIED", "PLAIN", "SPANS", "TEXTS", "TOKENS", "TRACESTATES", "a_span"]
 
-ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 """Nothing is said about how long an example takes: machines are busy."""
 
 _VALUE_CHARACTERS = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in ",=")
@@ -37,7 +37,19 @@ SPANS = st.builds(
     is_sampled=st.booleans(),
     tracestate=TRACESTATES,
     is_random=st.booleans(),
+    is_debug=st.just(False),
 )
+
+
+def _a_baggage(entries: dict[str, str]) -> Baggage:
+    baggage = NO_BAGGAGE
+    for key, value in entries.items():
+        baggage = baggage.with_entry(key, value) or baggage
+    return baggage
+
+
+TOKENS = st.from_regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,20}", fullmatch=True)
+BAGGAGE = st.dictionaries(TOKENS, st.text(st.characters(exclude_categories=["Cs"])), max_size=8).map(_a_baggage)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 _LONG_TEXTS = st.builds(lambda text, times: text * times, TEXTS, st.integers(1, 300))
@@ -62,6 +74,7 @@ CARRIED = st.builds(
     project=st.none() | _FIELD,
     tags=st.lists(_FIELD, max_size=5).map(tuple),
     metadata=st.dictionaries(TEXTS, PLAIN | _LONG_TEXTS, max_size=5),
+    baggage=BAGGAGE,
 )
 
 

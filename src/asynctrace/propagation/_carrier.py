@@ -1,6 +1,6 @@
 """A run as a value that any transport takes: a few kB of plain `dict`, with W3C trace context inside.
 
-    {"traceparent": "00-…", "tracestate": "…",                      what any tracing system reads
+    {"traceparent": "00-…", "tracestate": "…", "baggage": "…",      what any tracing system reads
      "asynctrace": {"version": 1, "run_id": …, "session_id": …,     what this one adds; only fields that are set
                     "left_out": ["metadata"]}}                      and those that did not fit
 
@@ -21,9 +21,11 @@ from typing import Any
 
 import msgspec
 
-from ._headers import TRACEPARENT, TRACESTATE, extract_headers
+from ._baggage import NO_BAGGAGE, Baggage
+from ._headers import BAGGAGE, TRACESTATE, format_headers
 from ._plain import copy_plain, is_larger
-from ._w3c import RemoteSpan, format_traceparent, parse_tracestate
+from ._propagators import W3C
+from ._w3c import RemoteSpan
 
 __all__ = ["CARRIER_VERSION", "MOST_CARRIER_BYTES", "Carried", "make_carrier", "read_carrier"]
 
@@ -50,6 +52,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
+    baggage: Baggage = NO_BAGGAGE
 
 
 _FIELDS: dict[str, tuple[Any, Any]] = {
@@ -61,28 +64,26 @@ _FIELDS: dict[str, tuple[Any, Any]] = {
     "session_id": (str | None, None),
     "run_id": (str | None, None),
 }
-"""What each field is in a carrier, and when it is not set; in the order in which they are left out. A `tracestate` is not
-among them: 512 characters always fit."""
-_ORDER = [*_FIELDS, TRACESTATE]
+"""What each field is in a carrier, and when it is not set. A `tracestate` is not among them: 512 characters always fit."""
+_ORDER = ["metadata", BAGGAGE, *list(_FIELDS)[1:], TRACESTATE]
+"""In which they are left out."""
 
 
 def make_carrier(carried: Carried) -> dict[str, Any]:
     """The carrier of `carried`, made of builtin types and shared with nobody.
 
     Left out are fields that JSON cannot say, then those that would be too large alone, and then, until the rest fits, in
-    this order: metadata, tags, name, project, user, session, run. Raises `MisuseError` when the span has no valid ids, and
-    for nothing else.
+    this order: metadata, baggage, tags, name, project, user, session, run. Raises `MisuseError` when the span has no valid
+    ids, and for nothing else.
     """
-    ids = {TRACEPARENT: format_traceparent(carried.span)}
-    if tracestate := parse_tracestate([carried.span.tracestate]):
-        ids[TRACESTATE] = tracestate
+    ids = format_headers(carried.span)
     fields, left_out = _fields_of(carried)
-    if carried.span.tracestate and not tracestate:
+    if carried.span.tracestate and TRACESTATE not in ids:
         left_out.append(TRACESTATE)
     carrier = _laid_out(ids, fields, left_out)
     if _is_too_large(carrier):
         fits_alone = {name: not _is_too_large(_laid_out(ids, {name: fields[name]}, [])) for name in fields}
-        waiting = sorted(fields, key=fits_alone.__getitem__)
+        waiting = sorted(sorted(fields, key=_ORDER.index), key=fits_alone.__getitem__)
         while _is_too_large(carrier):
             left_out.append(waiting.pop(0))
             del fields[left_out[-1]]
@@ -101,11 +102,17 @@ def _fields_of(carried: Carried) -> tuple[dict[str, Any], list[str]]:
         else:
             if value != unset:
                 fields[name] = value
+    if type(carried.baggage) is not Baggage:
+        left_out.append(BAGGAGE)
+    elif carried.baggage:
+        fields[BAGGAGE] = carried.baggage.header()
     return fields, left_out
 
 
 def _laid_out(ids: dict[str, str], fields: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-    own = {"version": CARRIER_VERSION, **fields}
+    own: dict[str, Any] = {"version": CARRIER_VERSION, **fields}
+    if BAGGAGE in own:  # which is no field of ours
+        ids = {**ids, BAGGAGE: own.pop(BAGGAGE)}
     return {**ids, OWN: {**own, "left_out": sorted(left_out, key=_ORDER.index)} if left_out else own}
 
 
@@ -136,9 +143,11 @@ def _read(carrier: object) -> Carried | str:
         return MALFORMED
     if version > CARRIER_VERSION:
         return NEWER_VERSION
-    span = extract_headers(pairs)
+    span, baggage, _ = W3C.extract(pairs)
     fields = {name: copy_plain(own[name], _MOST_READ) for name in _FIELDS if name in own}
-    return MALFORMED if span is None else msgspec.convert({"span": span, **fields}, Carried)
+    if span is None:
+        return MALFORMED
+    return msgspec.convert({"span": span, "baggage": baggage, **fields}, Carried)
 
 
 def _pairs_of(carrier: object) -> list[tuple[Any, Any]]:

@@ -50,6 +50,7 @@ class RemoteSpan(NamedTuple):
     `trace_id` has 32 and `span_id` 16 lower-case hex digits, not all zero. `tracestate` is what other tracing systems
     pass along, as received but for white space and empty members; `""` when there was none or it was invalid.
     `is_random` says that the right-most 7 bytes of the trace id are random: who passes a trace on passes it on too.
+    `is_debug` is B3's, and handed on to neighbors that speak it; such a span is sampled.
     """
 
     trace_id: str
@@ -57,6 +58,7 @@ class RemoteSpan(NamedTuple):
     is_sampled: bool
     tracestate: str = ""
     is_random: bool = False
+    is_debug: bool = False
 
 
 def format_traceparent(span: RemoteSpan) -> str:
@@ -89,9 +91,10 @@ def parse_traceparent(text: str) -> RemoteSpan | None:
 def parse_tracestate(values: Sequence[str]) -> str:
     """The `tracestate` to pass on, from the values of all headers of that name in their order; `""` when invalid.
 
-    Invalid is a member that does not follow the grammar, more than 32 members, a key that comes twice. Of more than
-    512 characters whole members are left out, those longer than 128 first, and of these and of the others the last
-    ones first. Empty members and white space around members are dropped and not counted.
+    Invalid is a member that does not follow the grammar, and more than 32 members. Of a key that comes twice the first,
+    which is the latest that was written, is kept. Of more than 512 characters whole members are left out, those longer than
+    128 first, and of these and of the others the last ones first. Empty members and white space around members are dropped
+    and not counted.
     """
     values = [values] if isinstance(values, str) else values  # a text is a sequence of texts, too
     if len(values) + sum(map(len, values)) > _MOST_READ:
@@ -99,8 +102,13 @@ def parse_tracestate(values: Sequence[str]) -> str:
     members = [stripped for member in ",".join(values).split(",") if (stripped := member.strip(" \t"))]
     if len(members) > _MOST_MEMBERS:
         return ""
-    keys = {match[1] for member in members if (match := _MEMBER.fullmatch(member)) is not None}
-    return ",".join(_that_fit(members)) if len(keys) == len(members) else ""
+    by_key: dict[str, str] = {}
+    for member in members:
+        match = _MEMBER.fullmatch(member)
+        if match is None:
+            return ""
+        by_key.setdefault(match[1], member)
+    return ",".join(_that_fit(list(by_key.values())))
 
 
 def _that_fit(members: list[str]) -> list[str]:
