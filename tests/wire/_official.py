@@ -93,6 +93,7 @@ def groups_of(request: ExportTraceServiceRequest) -> list[ResourceSpans]:
                 name=inner.scope.name,
                 version=inner.scope.version,
                 attributes=attributes_of(inner.scope.attributes),
+                schema_url=inner.schema_url,
             ),
             spans=tuple(map(span_of, inner.spans)),
         )
@@ -180,6 +181,7 @@ def official_request(groups: list[ResourceSpans]) -> ExportTraceServiceRequest:
         inner = outer.scope_spans.add()
         inner.scope.name, inner.scope.version = group.scope.name, group.scope.version
         inner.scope.attributes.extend(official_attributes(group.scope.attributes))
+        inner.schema_url = group.scope.schema_url
         inner.spans.extend(map(official_span, group.spans))
     return request
 
@@ -253,7 +255,7 @@ spans = st.builds(
     dropped_links=counts,
 )
 resources = st.builds(Resource, attributes=attributes)
-scopes = st.builds(Scope, name=texts, version=texts, attributes=attributes)
+scopes = st.builds(Scope, name=texts, version=texts, attributes=attributes, schema_url=texts)
 groups = st.lists(
     st.builds(ResourceSpans, resource=resources, scope=scopes, spans=st.lists(spans, max_size=2).map(tuple)),
     max_size=2,

@@ -64,7 +64,7 @@ SPAN = Span(
 GROUPS = [
     wire.ResourceSpans(
         resource=Resource(attributes={"service.name": "shop"}),
-        scope=Scope(name="s", version="1", attributes={"z": 3}),
+        scope=Scope(name="s", version="1", attributes={"z": 3}, schema_url="https://example.org/1"),
         spans=(SPAN,),
     )
 ]

@@ -26,7 +26,19 @@ from .._contracts import AttributeValue, Event, Link, Resource, Scope, Span, Spa
 from .._errors import WireError
 from ._fields import read_fields
 
-__all__ = ["ResourceSpans", "decode_records", "decode_request", "decode_response", "decode_span"]
+__all__ = [
+    "ResourceSpans",
+    "decode_attribute",
+    "decode_event",
+    "decode_link",
+    "decode_records",
+    "decode_request",
+    "decode_resource",
+    "decode_response",
+    "decode_scope",
+    "decode_span",
+    "decode_status",
+]
 
 MAX_DEPTH = 64
 
@@ -81,6 +93,44 @@ def decode_span(message: bytes | memoryview) -> Span:
     return _span(buffer, 0, len(buffer))
 
 
+def decode_resource(message: bytes) -> Resource:
+    """Decode a `Resource` message. Raises `WireError`."""
+    fields: dict[str, Any] = {}
+    _read(message, 0, len(message), {}, fields, attributes_tag=0x0A)
+    return Resource(**fields)
+
+
+def decode_scope(message: bytes) -> Scope:
+    """Decode an `InstrumentationScope` message. Raises `WireError`."""
+    fields: dict[str, Any] = {}
+    _read(message, 0, len(message), _SCOPE, fields, attributes_tag=0x1A)
+    return Scope(**fields)
+
+
+def decode_attribute(message: bytes) -> tuple[str, AttributeValue]:
+    """Decode a `KeyValue` message. Raises `WireError`."""
+    attributes: Attributes = {}
+    _key_value(message, 0, len(message), attributes, MAX_DEPTH)
+    return attributes.popitem()
+
+
+def decode_event(message: bytes) -> Event:
+    """Decode an `Event` message of a span. Raises `WireError`."""
+    return _event(message, 0, len(message))
+
+
+def decode_link(message: bytes) -> Link:
+    """Decode a `Link` message of a span. Raises `WireError`."""
+    return _link(message, 0, len(message))
+
+
+def decode_status(message: bytes) -> StatusCode:
+    """The code of a `Status` message. Raises `WireError`."""
+    fields: dict[str, Any] = {}
+    _read(message, 0, len(message), _STATUS, fields)
+    return StatusCode(fields.get("status", StatusCode.UNSET))
+
+
 def _resource_spans(buffer: bytes, position: int, end: int) -> list[ResourceSpans]:
     fields: dict[str, Any] = {}
     scopes: list[tuple[Scope, tuple[Span, ...]]] = []
@@ -89,6 +139,8 @@ def _resource_spans(buffer: bytes, position: int, end: int) -> list[ResourceSpan
             _read(buffer, first, last, {}, fields, attributes_tag=0x0A)
         elif tag == 0x12:
             scopes.append(_scope_spans(buffer, first, last))
+        elif tag == 0x1A:
+            fields["schema_url"] = _text(buffer, first, last)
     resource = Resource(**fields)  # may stand behind its spans
     return [ResourceSpans(resource=resource, scope=scope, spans=spans) for scope, spans in scopes]
 
@@ -101,6 +153,8 @@ def _scope_spans(buffer: bytes, position: int, end: int) -> tuple[Scope, tuple[S
             spans.append(_span(buffer, first, last))
         elif tag == 0x0A:
             _read(buffer, first, last, _SCOPE, fields, attributes_tag=0x1A)
+        elif tag == 0x1A:
+            fields["schema_url"] = _text(buffer, first, last)
     return Scope(**fields), tuple(spans)
 
 

@@ -19,8 +19,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from .._contracts import AttributeValue, Event, Link, Span
+from .._contracts import AttributeValue, Event, Link, Resource, Scope, Span
 from ._decode import ResourceSpans, decode_records
+from ._logs import Log
 from ._values import MAX_DEPTH, encode_text
 
 __all__ = ["join_json_request", "json_record", "json_request", "json_span"]
@@ -28,14 +29,17 @@ __all__ = ["join_json_request", "json_record", "json_request", "json_span"]
 Json: TypeAlias = dict[str, Any]
 
 
-def json_request(groups: Iterable[ResourceSpans]) -> bytes:
-    """An `ExportTraceServiceRequest` as UTF-8 JSON, one `resourceSpans` item for each group.
+def json_request(groups: Iterable[ResourceSpans], logs: Iterable[tuple[Resource, Scope, Sequence[Log]]] = ()) -> bytes:
+    """An `ExportTraceServiceRequest` as UTF-8 JSON, one `resourceSpans` item for each group. With `logs` the object is an
+    `ExportLogsServiceRequest` as well; readers of the one pass over the fields of the other.
 
     Raises `TypeError` and `ValueError` as `encode_any_value()` does.
     """
-    return msgspec.json.encode(
-        {"resourceSpans": [_resource_spans(group, [json_span(span) for span in group.spans]) for group in groups]}
-    )
+    spans = [
+        _resource_spans(group.resource, [(group.scope, [json_span(span) for span in group.spans])]) for group in groups
+    ]
+    records = [_resource_logs(resource, scope, some) for resource, scope, some in logs]
+    return msgspec.json.encode({"resourceSpans": spans, **_present("resourceLogs", records)})
 
 
 def json_record(record: bytes | memoryview) -> msgspec.Raw:
@@ -44,9 +48,9 @@ def json_record(record: bytes | memoryview) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(json_span(span)))
 
 
-def join_json_request(around: ResourceSpans, spans: Sequence[msgspec.Raw]) -> bytes:
-    """`json_request()` of one group whose spans were encoded one by one: `around` gives resource and scope."""
-    return msgspec.json.encode({"resourceSpans": [_resource_spans(around, spans)]})
+def join_json_request(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[msgspec.Raw]]]) -> bytes:
+    """A request of one resource, whose spans were encoded one by one."""
+    return msgspec.json.encode({"resourceSpans": [_resource_spans(resource, scopes)]})
 
 
 def json_span(span: Span) -> Json:
@@ -71,15 +75,48 @@ def json_span(span: Span) -> Json:
     }
 
 
-def _resource_spans(group: ResourceSpans, spans: Sequence[Json | msgspec.Raw]) -> Json:
-    scope = {
-        **_present("name", _text(group.scope.name)),
-        **_present("version", _text(group.scope.version)),
-        **_present("attributes", _attributes(group.scope.attributes)),
-    }
+def _resource_spans(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[Json | msgspec.Raw]]]) -> Json:
     return {
-        "resource": _present("attributes", _attributes(group.resource.attributes)),
-        "scopeSpans": [{"scope": scope, "spans": spans}],
+        "resource": _present("attributes", _attributes(resource.attributes)),
+        "scopeSpans": [_scope_spans(scope, spans) for scope, spans in scopes],
+        **_present("schemaUrl", _text(resource.schema_url)),
+    }
+
+
+def _scope_spans(scope: Scope, spans: Sequence[Json | msgspec.Raw]) -> Json:
+    return {"scope": _scope(scope), "spans": spans, **_present("schemaUrl", _text(scope.schema_url))}
+
+
+def _scope(scope: Scope) -> Json:
+    return {
+        **_present("name", _text(scope.name)),
+        **_present("version", _text(scope.version)),
+        **_present("attributes", _attributes(scope.attributes)),
+    }
+
+
+def _resource_logs(resource: Resource, scope: Scope, logs: Iterable[Log]) -> Json:
+    records = {"scope": _scope(scope), "logRecords": [_log(log) for log in logs]}
+    return {
+        "resource": _present("attributes", _attributes(resource.attributes)),
+        "scopeLogs": [{**records, **_present("schemaUrl", _text(scope.schema_url))}],
+        **_present("schemaUrl", _text(resource.schema_url)),
+    }
+
+
+def _log(log: Log) -> Json:
+    return {
+        **_present("timeUnixNano", str(log.time_ns) if log.time_ns else ""),
+        **_present("observedTimeUnixNano", str(log.observed_ns) if log.observed_ns else ""),
+        **_present("severityNumber", log.severity),
+        **_present("severityText", _text(log.severity_text)),
+        **({} if log.body is None else {"body": _any_value(log.body, MAX_DEPTH)}),
+        **_present("attributes", _attributes(log.attributes)),
+        **_present("droppedAttributesCount", log.dropped_attributes),
+        **_present("flags", log.flags),
+        "traceId": log.trace_id.lower(),
+        **_present("spanId", log.span_id.lower()),
+        **_present("eventName", _text(log.event_name)),
     }
 
 

@@ -15,20 +15,27 @@ from __future__ import annotations
 import binascii
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from .._contracts import AttributeValue, Event, Link, Resource, Scope, Span, SpanKind, StatusCode
 from .._errors import WireError
 from ._decode import MAX_DEPTH, Attributes, ResourceSpans
+from ._logs import Log
 
-__all__ = ["parse_json_request"]
+__all__ = ["JsonLogs", "JsonSpans", "parse_json_request", "read_json_logs", "read_json_spans"]
 
 Number = int | float | str | None
 """How senders write integers: proto3's text, JavaScript's number, a default as null."""
 
 T = TypeVar("T")
+Decoded = TypeVar("Decoded")
+
+JsonSpans: TypeAlias = tuple[Resource, Scope, list[Span | WireError]]
+"""The spans of one (resource, scope) pair; in the place of one that makes no sense, what is wrong with it."""
+JsonLogs: TypeAlias = tuple[Resource, Scope, list[Log | WireError]]
+"""The same for log records."""
 
 
 class _Message(msgspec.Struct, rename="camel"):
@@ -104,18 +111,39 @@ class _Scope(_Attributed):
     version: str | None = None
 
 
-class _ScopeSpans(_Message):
+class _Log(_Attributed):
+    time_unix_nano: Number = None
+    observed_time_unix_nano: Number = None
+    severity_number: Number = None
+    severity_text: str | None = None
+    body: _AnyValue | None = None
+    dropped_attributes_count: Number = None
+    flags: Number = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    event_name: str | None = None
+
+
+Item = TypeVar("Item")
+
+
+class _Scoped(_Message, Generic[Item]):
     scope: _Scope | None = None
-    spans: list[_Span | None] | None = None
+    spans: list[Item | None] | None = None
+    log_records: list[Item | None] | None = None
+    schema_url: str | None = None
 
 
-class _ResourceSpans(_Message):
+class _Resourced(_Message, Generic[Item]):
     resource: _Attributed | None = None
-    scope_spans: list[_ScopeSpans | None] | None = None
+    scope_spans: list[_Scoped[Item] | None] | None = None
+    scope_logs: list[_Scoped[Item] | None] | None = None
+    schema_url: str | None = None
 
 
-class _Request(_Message):
-    resource_spans: list[_ResourceSpans | None] | None = None
+class _Request(_Message, Generic[Item]):
+    resource_spans: list[_Resourced[Item] | None] | None = None
+    resource_logs: list[_Resourced[Item] | None] | None = None
 
 
 def parse_json_request(body: bytes | bytearray | memoryview | str) -> list[ResourceSpans]:
@@ -123,37 +151,97 @@ def parse_json_request(body: bytes | bytearray | memoryview | str) -> list[Resou
 
     Raises `WireError`.
     """
+    groups = []
+    for resource, scope, read in read_json_spans(body):
+        groups.append(ResourceSpans(resource=resource, scope=scope, spans=tuple(map(_whole, read))))
+    return groups
+
+
+def _whole(read: Decoded | WireError) -> Decoded:
+    if isinstance(read, WireError):
+        raise read
+    return read
+
+
+def read_json_spans(body: bytes | bytearray | memoryview | str) -> list[JsonSpans]:
+    """The spans of an OTLP/JSON `ExportTraceServiceRequest`: one that makes no sense spoils no other. `WireError`."""
+    return [
+        (_resource(item), _scope(part), [_read_one(_Span, _span, each) for each in _items(part.spans)])
+        for item in _items(_request(body, _Span).resource_spans)
+        for part in _items(item.scope_spans)
+    ]
+
+
+def read_json_logs(body: bytes | bytearray | memoryview | str) -> list[JsonLogs]:
+    """The log records of an OTLP/JSON `ExportLogsServiceRequest`. Raises `WireError`."""
+    return [
+        (_resource(item), _scope(part), [_read_one(_Log, _log, each) for each in _items(part.log_records)])
+        for item in _items(_request(body, _Log).resource_logs)
+        for part in _items(item.scope_logs)
+    ]
+
+
+def _request(body: bytes | bytearray | memoryview | str, item: type[_Message]) -> _Request[Any]:
+    """With its items typed; else, one of them being mistyped, with all of them unread."""
     try:
-        request = _decoder().decode(body)
+        try:
+            return _decoder(item).decode(body)
+        except msgspec.ValidationError:
+            return _decoder(_unread(item)).decode(body)
     except RecursionError:
         raise WireError("the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise WireError(f"no OTLP/JSON: {error}") from None
-    return [group for item in _items(request.resource_spans) for group in _resource_spans(item)]
 
 
 @functools.cache
-def _decoder() -> msgspec.json.Decoder[_Request]:
+def _decoder(item: type[_Message]) -> msgspec.json.Decoder[_Request[Any]]:
     """Made at first use: most programs never read JSON."""
-    return msgspec.json.Decoder(_Request)
+    return msgspec.json.Decoder(_Request[item])  # type: ignore[valid-type]
+
+
+@functools.cache
+def _unread(item: type[_Message]) -> type[_Message]:
+    """The message with every field as it stands in the text: it holds what is mistyped, but nothing that is no object."""
+    fields = [(field.name, msgspec.Raw, msgspec.Raw(b"null")) for field in msgspec.structs.fields(item)]
+    unread: Any = msgspec.defstruct(f"Unread{item.__name__}", fields, bases=(_Message,), rename="camel")
+    return cast("type[_Message]", unread)
+
+
+@functools.cache
+def _item_decoder(item: type[Decoded]) -> msgspec.json.Decoder[Decoded]:
+    return msgspec.json.Decoder(item)
+
+
+def _read_one(kind: type[_Message], convert: Callable[[Any], Decoded], item: _Message) -> Decoded | WireError:
+    try:
+        if not isinstance(item, kind):
+            item = _item_decoder(kind).decode(msgspec.json.encode(item))
+        return convert(item)
+    except RecursionError:
+        return WireError("the JSON is nested too deeply")
+    except (msgspec.DecodeError, UnicodeError) as error:
+        return WireError(f"no OTLP/JSON: {error}")
+    except WireError as error:
+        return error
 
 
 def _items(values: list[T | None] | None) -> list[T]:
     return [value for value in values if value is not None] if values else []
 
 
-def _resource_spans(message: _ResourceSpans) -> list[ResourceSpans]:
-    resource = Resource(attributes=_attributes(message.resource))
-    return [
-        ResourceSpans(resource=resource, scope=_scope(item.scope), spans=tuple(map(_span, _items(item.spans))))
-        for item in _items(message.scope_spans)
-    ]
+def _resource(message: _Resourced[Any]) -> Resource:
+    return Resource(attributes=_attributes(message.resource), schema_url=message.schema_url or "")
 
 
-def _scope(message: _Scope | None) -> Scope:
-    if message is None:
-        return Scope()
-    return Scope(name=message.name or "", version=message.version or "", attributes=_attributes(message))
+def _scope(message: _Scoped[Any]) -> Scope:
+    scope = message.scope or _Scope()
+    return Scope(
+        name=scope.name or "",
+        version=scope.version or "",
+        attributes=_attributes(scope),
+        schema_url=message.schema_url or "",
+    )
 
 
 def _span(message: _Span) -> Span:
@@ -176,6 +264,22 @@ def _span(message: _Span) -> Span:
         dropped_attributes=_count(message.dropped_attributes_count),
         dropped_events=_count(message.dropped_events_count),
         dropped_links=_count(message.dropped_links_count),
+    )
+
+
+def _log(message: _Log) -> Log:
+    return Log(
+        time_ns=_integer(message.time_unix_nano, 0, 2**64 - 1),
+        observed_ns=_integer(message.observed_time_unix_nano, 0, 2**64 - 1),
+        severity=_severity(message.severity_number),
+        severity_text=message.severity_text or "",
+        body=_any_value(message.body, MAX_DEPTH),
+        attributes=_attributes(message),
+        trace_id=_hex(message.trace_id),
+        span_id=_hex(message.span_id),
+        event_name=message.event_name or "",
+        dropped_attributes=_count(message.dropped_attributes_count),
+        flags=_count(message.flags),
     )
 
 
@@ -253,6 +357,11 @@ def _integer(value: Number, least: int, most: int) -> int:
 
 def _count(value: Number) -> int:
     return _integer(value, 0, 2**32 - 1)
+
+
+def _severity(value: Number) -> int:
+    """A number; a name, which OTLP forbids, is passed over: `severityText` says it too."""
+    return 0 if isinstance(value, str) and value.startswith("SEVERITY_") else _count(value)
 
 
 def _signed(value: Number) -> int:
