@@ -31,6 +31,8 @@ class ListSink:
     def __init__(self) -> None:
         self.records: list[bytes] = []
         self.refused: list[str] = []
+        self.refused_traces: dict[bytes, int] = {}
+        self.is_scoped = False
 
     def append_nowait(self, record: bytes) -> bool:
         self.records.append(record)

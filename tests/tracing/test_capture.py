@@ -29,6 +29,8 @@ from asynctrace.tracing._capture import Capture
 from asynctrace.tracing._limits import Limits
 from asynctrace.tracing._masking import MASKED, MASKER_FAILED, Masker
 
+from ..patience import patient
+
 
 def capture(**limits: Any) -> Capture:
     """With time enough, so that a noisy machine changes no answer."""
@@ -185,7 +187,7 @@ def test_a_bytearray_of_50_mb_is_not_copied() -> None:
     sample = hashlib.sha256(raw[:65536] + raw[-65536:] + b"51000000").hexdigest()
     started = time.perf_counter()
     assert taken([raw]) == [f"[asynctrace: 51000000 bytes, sha256-sampled {sample}]"]
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < patient(0.5)
 
 
 def test_lone_surrogates_come_out_as_valid_utf8() -> None:
@@ -210,10 +212,10 @@ class EncodesEverything(Capture):
 
 
 def quickest(make: type[Capture], value: object) -> float:
-    """Seconds of the thread's own time: what else the machine does is no part of it."""
+    """Seconds of the thread's own time: what else the machine does is hardly a part of it in the best of many attempts."""
     one = make(Limits(), Masker(), time.thread_time_ns)
     best = 1.0
-    for _ in range(7):
+    for _ in range(20):
         start = time.thread_time()
         one.snapshot(value)
         best = min(best, time.thread_time() - start)
@@ -247,7 +249,7 @@ def test_a_text_of_50_mb_is_cut_with_its_length_and_a_hash() -> None:
     text = "x y" * 17_000_000
     started = time.perf_counter()
     _, encoded = capture().snapshot(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < patient(0.5)
     assert len(encoded) <= 258_048
     assert encoded.startswith(b"x yx y")
     sample = hashlib.sha256(text[:65536].encode() + text[-65536:].encode() + b"51000000").hexdigest()
@@ -701,7 +703,7 @@ def test_long_chains_and_deep_stacks_are_bounded() -> None:
     assert "ValueError: bottom" in trace
     many = ExceptionGroup("many", [ValueError(str(i)) for i in range(50_000)])
     assert "further members left out" in capture().exception(many)[2]
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < patient(2)
     while error.__cause__ is not None:  # take it apart: its own deallocation is recursive
         error = error.__cause__
 

@@ -154,7 +154,7 @@ def test_a_run_that_was_not_entered_has_no_place_yet() -> None:
 def test_what_is_not_sampled_says_so_to_the_far_side() -> None:
     tracer, _ = make_tracer(sampler=ALWAYS_OFF)
     with tracer, tracer.trace("job") as run:
-        assert run.to_carrier()["traceparent"].endswith("-00")
+        assert run.to_carrier()["traceparent"].endswith("-02")
 
 
 def test_nothing_is_injected_where_nothing_is_current_or_traced() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asynctrace.testing import assert_no_context_leaked
+from asynctrace.tracing import _decorator
 
 from .faulty import NaiveTracer
 from .promises import promise
@@ -288,6 +289,41 @@ def test_a_generator_still_open_when_the_loop_ends_is_abandoned_too() -> None:
     asyncio.run(main())
     assert cleaned == ["cleaned up"]
     assert [(span.name, span.ending) for span in subject.spans] == [("inside", "abandoned"), ("steps", "abandoned")]
+
+
+def check_the_end_of_a_loop_is_quiet() -> None:
+    """Cleaning up takes a while: the loop closes all generators that it knows at once."""
+    subject = Recording()
+    kept: list[Any] = []
+    said: list[Any] = []
+
+    @subject.tracer.trace_component("steps")
+    async def steps() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            async with subject.tracer.trace_component("clean-up"):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context["message"]))
+        kept.append(steps())
+        await anext(kept[0])
+
+    asyncio.run(main())
+    assert said == []
+    assert [(span.name, span.ending) for span in subject.spans] == [("clean-up", "ok"), ("steps", "abandoned")]
+
+
+def test_a_generator_that_takes_a_while_to_clean_up_is_closed_once_when_the_loop_ends() -> None:
+    check_the_end_of_a_loop_is_quiet()
+
+
+def test_a_generator_that_the_loop_closes_beside_its_wrapper_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_decorator, "_first_step", lambda generator: generator.__anext__())
+    with pytest.raises(AssertionError):
+        check_the_end_of_a_loop_is_quiet()
 
 
 def test_a_plain_generator_dropped_early_ends_abandoned() -> None:

@@ -45,6 +45,8 @@ WRONG_TYPES: dict[str, tuple[Callable[[Any], object], str]] = {
     "a function to bind": (lambda t: t.bind(None), "bind"),
     "a function to decorate": (lambda t: t.trace_component("x")(3), "decorates functions"),
     "a class to decorate": (lambda t: t.trace_component("x")(Recording), "decorates functions"),
+    "headers as a list": (lambda t: t.inject([("accept", "*/*")]), r"inject\(headers\), not list"),
+    "no headers": (lambda t: t.inject(None), r"inject\(headers\), not NoneType"),
     "the error of a run": (lambda t: t.end_tracers(error="failed"), "error is an exception"),
 }
 

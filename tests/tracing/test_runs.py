@@ -37,6 +37,7 @@ class SlowToClose(MemoryExporter):
 
 async def test_the_modules_shutdown_closes_all_tracers_concurrently() -> None:
     """Each exporter closes only when all of them are closing: one after the other would not end."""
+    await asynctrace.shutdown()  # of what other tests left alive
     all_are_closing, count = asyncio.Event(), [3]
     exporters = [SlowToClose(all_are_closing, count) for _ in range(3)]
     tracers = [make(exporter) for exporter in exporters]

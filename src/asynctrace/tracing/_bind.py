@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._recorder import Recorder
     from ._run import TraceContext
 
-__all__ = ["Bound", "Continued", "bind"]
+__all__ = ["Bound", "Continued", "PlaceInTrace", "bind"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Component = ComponentTraceContext | Suppressed | None
@@ -50,7 +50,7 @@ def bind(function: F, recorder: Recorder | None = None) -> F:
 
         @wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            return await InContext(function(*args, **kwargs), _Place(run, component))
+            return await InContext(function(*args, **kwargs), PlaceInTrace(run, component))
 
         return cast(F, call_async)
     return cast(F, Bound(function, run, component, _recorder_of(run, component) or recorder))
@@ -71,7 +71,7 @@ class Bound:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            return _Place(self._run, self._component).run(self._function, *args, **kwargs)
+            return PlaceInTrace(self._run, self._component).run(self._function, *args, **kwargs)
         finally:
             if self._recorder is not None and os.getpid() != self._process:
                 self._recorder._task_ended()
@@ -104,7 +104,7 @@ class Continued:
             recorder._require()
         run = None if recorder is None or carrier is None else continue_from(recorder, carrier)
         try:
-            return _Place(run, SUPPRESSED if is_suppressed else None).run(function, *args, **kwargs)
+            return PlaceInTrace(run, SUPPRESSED if is_suppressed else None).run(function, *args, **kwargs)
         finally:
             if recorder is not None:
                 recorder._task_ended()
@@ -125,7 +125,7 @@ def _what_is_called(function: Callable[..., Any]) -> Any:
     return type(function).__call__
 
 
-class _Place:
+class PlaceInTrace:
     """A run and a component in which the steps of one call go on: `Context.run()` for these two variables only.
 
     A coroutine may be closed by a collection in the middle of another task: what was current around a step is put back

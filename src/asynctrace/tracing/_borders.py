@@ -6,10 +6,19 @@ late call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from ..propagation import Carried, RemoteSpan, extract_headers, make_carrier, read_carrier
+from ..propagation import (
+    NO_BAGGAGE,
+    W3C,
+    Carried,
+    Extracted,
+    Propagators,
+    RemoteSpan,
+    make_carrier,
+    read_carrier,
+)
 from ._component import ENDED, ComponentTraceContext
 from ._heads import head
 from ._run import TraceContext
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from ._placement import Scope
     from ._recorder import Recorder
 
-__all__ = ["carrier_at", "continue_from", "extract", "span_at"]
+__all__ = ["carrier_at", "continue_from", "extract", "inject_at", "run_elsewhere", "span_at"]
 
 
 def span_at(scope: Scope) -> RemoteSpan | None:
@@ -28,9 +37,21 @@ def span_at(scope: Scope) -> RemoteSpan | None:
     if scope is None or isinstance(scope, Suppressed) or not scope.trace_id:
         return None
     if isinstance(scope, TraceContext):
-        return RemoteSpan(scope.trace_id, scope.span_id, scope.is_sampled, scope.tracestate)
-    is_sampled = not isinstance(scope, Unrecorded)
-    return RemoteSpan(scope.trace_id, scope.span_id, is_sampled, scope.trace.tracestate)
+        return scope._remote(scope.trace_id, scope.span_id, scope.is_sampled)
+    return scope.trace._remote(scope.trace_id, scope.span_id, not isinstance(scope, Unrecorded))
+
+
+def inject_at(scope: Scope, carrier: MutableMapping[str, str]) -> None:
+    """Write this place into `carrier`, in the formats of the tracer whose it is; nothing where there is nothing to write.
+    Raises `TypeError` for what takes no values by name."""
+    kind = type(carrier)
+    if not hasattr(kind, "__setitem__") or issubclass(kind, list):
+        raise TypeError(f"inject() writes into a mapping, headers = {{}}; inject(headers), not {kind.__name__}")
+    span = span_at(scope)
+    if span is not None:
+        run: TraceContext = scope if isinstance(scope, TraceContext) else scope.trace  # type: ignore[union-attr]  # span_at() looked
+        recorder = scope._recorder  # type: ignore[union-attr]
+        recorder._propagators.inject(carrier, span, run._baggage)  # type: ignore[union-attr]
 
 
 def carrier_at(
@@ -62,28 +83,37 @@ def continue_from(recorder: Recorder, carrier: object) -> TraceContext | None:
     return run
 
 
-def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext:
+def run_elsewhere(recorder: Recorder, span: RemoteSpan) -> TraceContext:
+    """A run to be made current whose components are children of a span that is not ours. The sampler is asked, and told the
+    caller's decision."""
+    run = TraceContext._from(Carried(span=span))
+    run._recorder = recorder
+    run.is_sampled = not recorder._off
+    if not recorder._off and (not recorder._samples_all or span.tracestate):
+        asked_about: ComponentTraceContext = recorder._blank(ComponentTraceContext, recorder._nothing._shape)
+        recorder._is_chosen(bytes.fromhex(span.trace_id), asked_about, run, span.span_id, span.is_sampled)
+    if run.is_sampled:
+        run._encode_common(recorder._encoder)
+        run._root = _root_elsewhere(recorder, run, span)
+    else:
+        recorder._is_thinned = True  # as in `continue_from()`
+    return run
+
+
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]], propagators: Propagators = W3C) -> TraceContext:
     """See `Recorder.extract()`."""
     try:
         if isinstance(carrier, Mapping) and "asynctrace" in carrier:
             return TraceContext.from_carrier(carrier)
-        if not isinstance(carrier, Mapping):
-            carrier = list(carrier)  # it is read twice
-        span = extract_headers(carrier)
-        is_invalid = span is None and _has_a_caller(carrier)
+        extracted = propagators.extract(carrier)
     except Exception:  # noqa: BLE001  (a mapping of somebody else, which may do anything)
-        span, is_invalid = None, True
-    if span is not None:
-        return TraceContext._from(Carried(span=span))
+        extracted = Extracted(None, NO_BAGGAGE, True)
+    if extracted.span is not None:
+        return TraceContext._from(Carried(span=extracted.span, baggage=extracted.baggage))
     context = TraceContext()
-    context._invalid = "malformed" if is_invalid else ""
+    context._baggage = extracted.baggage
+    context._invalid = "malformed" if extracted.is_malformed else ""
     return context
-
-
-def _has_a_caller(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> bool:
-    names = carrier if isinstance(carrier, Mapping) else (name for name, _ in carrier)
-    texts = (name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
-    return any(text.lower() == "traceparent" for text in texts)
 
 
 def _root_elsewhere(recorder: Recorder, run: TraceContext, span: RemoteSpan) -> ComponentTraceContext:

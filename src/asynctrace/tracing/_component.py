@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from struct import Struct
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from .._contracts import MOST_NOTED, Ending, StatusCode
+from .._contracts import MOST_NOTED, Ending, Link, StatusCode
 from .._errors import MisuseError
 from ..wire import decode_span, encode_span, encode_varint, frame
 from ..wire._span import FRAMES
@@ -31,9 +31,12 @@ from ..wire._varint import VARINTS
 from ._decorator import decorate
 from ._endings import STATUS_OF, TAILS, classify
 from ._extras import OURS, Extras, check_metadata, parse_status
-from ._heads import head
+from ._heads import head, head_below
+from ._model_calls import ModelCalls
 from ._scope import Suppressed, component_var, trace_var
 from ._shape import Shape
+from ._stream import observe
+from ._stream_notes import StreamNotes
 
 if TYPE_CHECKING:
     from ._recorder import Recorder
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ENDED", "NEW", "OPEN", "UNRECORDED", "ComponentTraceContext"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 NEW: Final = 0
 OPEN: Final = 1
@@ -63,7 +67,7 @@ _pack_start = Struct("<Q").pack
 _pack_times = Struct("<QBQ").pack  # the start, whose tag ends the shape, and the end with its tag
 
 
-class ComponentTraceContext:
+class ComponentTraceContext(ModelCalls):
     """The handle of one component, made by `trace_component()`: a context manager, async and plain, and a decorator.
 
     Ids are lower-case hex (W3C Trace Context): `span_id` has 16 digits, `parent_id` too, or none at a root.
@@ -229,11 +233,26 @@ class ComponentTraceContext:
         raise MisuseError("entering a component waits for nothing")  # not reached
 
     def _leave(self, exc: BaseException | None) -> bytes | None:
+        self._step_out()
+        return self._end(_OK) if exc is None else self._end_by(exc)
+
+    def _exit_as(self, ending: Ending) -> None:
+        """Leave with an ending that no exception tells of."""
+        self._step_out()
+        self._store(self._end(ending))
+
+    def _end_apart(self, ending: Ending, end_ns: int | None = None) -> None:
+        """End without leaving: it was never entered, only opened."""
+        self._store(self._end(ending, end_ns))
+        run = self._run
+        if run is not None and run._root is self:  # opened below a span of another process
+            run._trace_id, run._span_id, run._root = self.trace_id, self.span_id, None
+
+    def _step_out(self) -> None:
         if component_var.get() is self:
             component_var.set(self._restore)
         else:
             self._restore_from_afar()
-        return self._end(_OK) if exc is None else self._end_by(exc)
 
     def _restore_from_afar(self) -> None:
         """Left while something else is current: restore only where that was entered below this component."""
@@ -251,10 +270,11 @@ class ComponentTraceContext:
 
     # Ending ------------------------------------------------------------------------------------------------------
 
-    def _end(self, ending: Ending) -> bytes | None:
-        """The record of this component; None when it has ended before, or could not be encoded."""
+    def _end(self, ending: Ending, end_ns: int | None = None) -> bytes | None:
+        """The record of this component; None when it has ended before, or could not be encoded. `end_ns` is a wall-clock
+        time that somebody else took, in nanoseconds."""
         recorder = self._recorder
-        now = recorder._monotonic_ns()
+        now = recorder._monotonic_ns() if end_ns is None else end_ns - self._offset
         # No call stands between these lines, so of two threads that end one component only one gets past them.
         if self._state != OPEN:
             self._not_open()
@@ -296,6 +316,8 @@ class ComponentTraceContext:
         front = (self._head, self._id, self._shape.encoded, times)
         if extras is None:
             return b"".join((*front, *self._attributes.values(), TAILS[ending]))
+        if extras.stream is not None:
+            extras.stream.settle(extras)
         body = b"".join((*front, extras.encoded(), *self._attributes.values(), extras.tail(ending)))
         # Decoding keeps the last of several values for one key: the user's before ours, and the ending before both.
         return encode_span(decode_span(body)) if extras.repeats_our_keys else body
@@ -353,10 +375,25 @@ class ComponentTraceContext:
         return b"".join((bare, self._id, shape.encoded, start))
 
     def _make_child_head(self) -> bytes:
-        made = self._child_head = head(self._trace_id, self._id, self._run)
+        if self._parent is not None:
+            made = head_below(self._head, self._id)
+        else:
+            made = head(self._trace_id, self._id, self._run, random=self._recorder._random_ids)
+        self._child_head = made
         return made
 
     # What the user adds ------------------------------------------------------------------------------------------
+
+    def set_name(self, name: str) -> None:
+        """Name the span anew, as a web framework does once it knows the route. Raises `TypeError` for what is no text."""
+        shape = self._shape
+        renamed = self._recorder._shape_of(name, shape.type, shape.kind, shape.scope)
+        if self._is_late("set_name"):
+            return
+        self._shape = renamed
+        if self._state == OPEN and self._recorder._slab is not None:
+            self._forget_open()
+            self._note_open()
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute; the last value for a key stays. Texts are masked and cut (`Limits.attribute_bytes`)."""
@@ -425,6 +462,17 @@ class ComponentTraceContext:
         if not isinstance(message, str):
             raise TypeError(f"add_log() takes a message, add_log('cache miss', shard=3), not {type(message).__name__}")
         self._add_event(message, fields)
+
+    def stream(self, source: S, *, text: Callable[[Any], str | None] | None = None) -> S:
+        """Iterate `source`, an iterator or async iterator, and note what comes: how many chunks, the time to the first, and
+        the chunks themselves as the outputs of this component, as far as they came.
+
+            async for chunk in component.stream(answer, text=lambda chunk: chunk.delta): …
+
+        `text` says what of a chunk is the answer's text; without it texts are joined, and other chunks kept one by one.
+        `set_outputs()` wins. Raises `TypeError` for what cannot be iterated.
+        """
+        return cast(S, observe(self, source, text))
 
     def set_outputs(self, outputs: object, metadata: Mapping[str, object] | None = None) -> None:
         """Set what the component produced (a snapshot), and metadata; later calls replace earlier ones."""
@@ -513,7 +561,7 @@ class ComponentTraceContext:
         self._recorder._count_late(call)
         return True
 
-    def _add_event(self, name: str, fields: Mapping[str, object]) -> None:
+    def _add_event(self, name: str, fields: Mapping[str, object], time_ns: int | None = None) -> None:
         if self._is_late("add_log"):
             return
         recorder = self._recorder
@@ -521,7 +569,25 @@ class ComponentTraceContext:
         if len(extras.events) >= recorder._limits.events:
             extras.dropped_events += 1
             return
-        extras.events.append(recorder._encoder.event(self._wall_ns(), name, fields))
+        extras.events.append(recorder._encoder.event(self._wall_ns() if time_ns is None else time_ns, name, fields))
+
+    def _took(self, chunk: object, text: Callable[[Any], str | None] | None = None) -> None:
+        """Note a chunk of a stream."""
+        if self._state != OPEN:
+            return
+        extras = self._extend()
+        if extras.stream is None:
+            extras.stream = StreamNotes(self)
+        extras.stream.took(chunk, text)
+
+    def _add_link(self, link: TraceContext | ComponentTraceContext | Link) -> None:
+        if self._is_late("add_link"):
+            return
+        extras = self._extend()
+        if len(extras.links) >= self._recorder._limits.links:
+            extras.dropped_links += 1
+        else:
+            extras.links.append(self._recorder._encoder.link(link))
 
     def _wall_ns(self) -> int:
         recorder = self._recorder

@@ -1,12 +1,14 @@
 """`@trace_component("name")` on a function, a coroutine function, a generator or an async generator.
 
 A generator is stepped in a context of its own: between two yields the consumer's current component is the consumer's.
-Dropping it early (`break`, `aclose()`, garbage collection) ends its component `abandoned`.
+Dropping it early (`break`, `aclose()`, garbage collection) ends its component `abandoned`. What it yields is noted, see
+`_stream_notes`.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from functools import wraps
@@ -57,20 +59,25 @@ def _coroutine_function(template: Template, function: Callable[..., Any]) -> Cal
 def _generator(template: Template, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        component = template()
+
         def body() -> Generator[Any, Any, Any]:
-            with template():
+            with component:
                 return (yield from function(*args, **kwargs))
 
-        return (yield from _step(body(), copy_context()))
+        return (yield from _step(body(), copy_context(), component))
 
     return call
 
 
-def _step(generator: Generator[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
-    """Run each step of `generator` in `context`; otherwise the same generator."""
+def _step(
+    generator: Generator[Any, Any, Any], context: Context, component: ComponentTraceContext
+) -> Generator[Any, Any, Any]:
+    """Run each step of `generator` in `context`, and note what it yields; otherwise the same generator."""
     try:
         item = context.run(next, generator)
         while True:
+            component._took(item)
             try:
                 sent = yield item
             except GeneratorExit:
@@ -94,12 +101,13 @@ def _async_generator(template: Template, function: Callable[..., Any]) -> Callab
         context.run(component.__enter__)
         exc_info: tuple[Any, Any, Any] = (None, None, None)
         try:
-            step = InContext(generator.__anext__(), context)
+            step = InContext(_first_step(generator), context)
             while True:
                 try:
                     item = await step
                 except StopAsyncIteration:
                     break
+                component._took(item)
                 try:
                     sent = yield item
                 except GeneratorExit:
@@ -118,6 +126,17 @@ def _async_generator(template: Template, function: Callable[..., Any]) -> Callab
                 context.run(component.__exit__, *exc_info)
 
     return call
+
+
+def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Begin `generator` without the event loop's notice: at its end a loop closes at once all that it has seen begin, and
+    this one is closed by the generator around it. Two closings of one generator are an error."""
+    noticed = sys.get_asyncgen_hooks().firstiter
+    sys.set_asyncgen_hooks(firstiter=None)
+    try:
+        return generator.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(firstiter=noticed)
 
 
 class Place(Protocol):

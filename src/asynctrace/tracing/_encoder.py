@@ -6,9 +6,10 @@ the key. Nothing that was masked is ever remembered, and what is remembered is b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .._contracts import Link
+from ..propagation import Baggage
 from ..wire import ScalarHeads, encode_attribute, encode_event, encode_link, frame, shrink_record
 from ._capture import Capture
 from ._component import ComponentTraceContext
@@ -29,12 +30,12 @@ _MOST_VALUES = 64
 class Encoder:
     """`pairs` and `heads` are read by the hot path of `ComponentTraceContext.set_attribute()`."""
 
-    __slots__ = ("_limits", "_masker", "_remembers", "capture", "heads", "pairs")
+    __slots__ = ("_limits", "_masker", "capture", "heads", "pairs", "remembers")
 
     def __init__(self, limits: Limits, masker: Masker, monotonic_ns: Callable[[], int]) -> None:
         self._limits = limits
         self._masker = masker
-        self._remembers = not masker.calls_user_code
+        self.remembers = not masker.calls_user_code
         self.capture = Capture(limits, masker, monotonic_ns)
         self.pairs: dict[str, dict[object, bytes]] = {}
         self.heads: dict[str, ScalarHeads] = {}
@@ -57,9 +58,23 @@ class Encoder:
         mime, text = self.capture.snapshot(value, name)
         return text_attribute(f"{name}.value", text) + text_attribute(f"{name}.mime_type", mime.encode())
 
+    def output_of_json(self, parts: Sequence[bytes]) -> bytes:
+        """`output.value` of several values that are JSON already: their array."""
+        return text_attribute("output.value", b"[" + b",".join(parts) + b"]") + text_attribute(
+            "output.mime_type", b"application/json"
+        )
+
     def metadata(self, metadata: Mapping[str, object]) -> bytes:
         """`metadata`, as JSON text (OpenInference semantic conventions)."""
-        return text_attribute("metadata", self.capture.snapshot(dict(metadata), "metadata")[1])
+        return self.json_attribute("metadata", dict(metadata))
+
+    def json_attribute(self, key: str, value: object) -> bytes:
+        """An attribute whose value is a snapshot as JSON text; a text stays as it is."""
+        return text_attribute(key, self.capture.snapshot(value, key)[1])
+
+    def plain_attribute(self, key: str, value: object) -> bytes:
+        """An attribute that is not remembered; nothing for None."""
+        return b"" if value is None else encode_attribute(b"\x4a", key, self.capture.attribute(value, key))
 
     def event(self, time_ns: int, name: str, fields: Mapping[str, object]) -> bytes:
         """A span event with at most `Limits.attributes` fields; the rest is counted in it."""
@@ -77,6 +92,13 @@ class Encoder:
             return encode_link(bytes.fromhex(link.trace_id), bytes.fromhex(link.span_id), "", {}, 0)
         raise TypeError(f"a link is a Link, or a trace or component that was entered, not {type(link).__name__}")
 
+    def masked_baggage(self, baggage: Baggage) -> Baggage:
+        """Without its secrets; an entry whose key is one is left out."""
+        for key in baggage:
+            if self._masker.mask_text(key) != key:
+                baggage = baggage.without(key)
+        return baggage.masked(self._masker.mask_value)
+
     def text(self, text: str) -> str:
         """A message, masked and cut."""
         return self.capture.text(text, self._limits.attribute_bytes)
@@ -87,7 +109,7 @@ class Encoder:
         return shrink_record(record, self._limits.span_bytes) or record
 
     def _remember(self, key: str, value: str, field: bytes) -> None:
-        if len(value) > LONGEST_REMEMBERED or not self._remembers:
+        if len(value) > LONGEST_REMEMBERED or not self.remembers:
             return
         known = self.pairs.get(key)
         if known is None:

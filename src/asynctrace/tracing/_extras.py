@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .._contracts import Ending, StatusCode
 from ..wire import encode_status, encode_varint, length_delimited
 from ._endings import TAILS, ending_attribute
+
+if TYPE_CHECKING:
+    from ._stream_notes import StreamNotes
 
 __all__ = ["OURS", "Extras", "check_metadata", "parse_status", "text_attribute"]
 
@@ -17,6 +21,8 @@ OURS = frozenset(
         "input.value",
         "metadata",
         "openinference.span.kind",
+        "otel.scope.name",
+        "otel.scope.version",
         "output.mime_type",
         "output.value",
         "session.id",
@@ -40,6 +46,7 @@ class Extras:
         "links",
         "repeats_our_keys",
         "status",
+        "stream",
     )
 
     def __init__(self) -> None:
@@ -51,6 +58,7 @@ class Extras:
         """What the user set, or what an exception said."""
         self.dropped_attributes = self.dropped_events = self.dropped_links = 0
         self.repeats_our_keys = False
+        self.stream: StreamNotes | None = None
 
     def put(self, name: str, encoded: bytes) -> None:
         """Keep the encoded attributes for `name`, in place of earlier ones."""

@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 
 from .._contracts import Clock, IdSource, OpenSpanNotes
 from .._errors import MisuseError
+from ..propagation import parse_tracestate
 from ._component import NEW, OPEN, UNRECORDED, ComponentTraceContext
 from ._encoder import Encoder
 from ._extras import Extras
-from ._heads import ROOT_TAIL, TRACE_ID_TAG, head
+from ._heads import ROOT_TAILS, TRACE_ID_TAG, head
 from ._open_spans import MOST_RECENT, OpenSpans
 from ._run import TraceContext
-from ._sampling import ALWAYS_ON, AlwaysOff, Sampler
+from ._sampling import ALWAYS_ON, AlwaysOff, Sampler, Sampling, SamplingRequest, ask, asks_inside, for_tracer, is_simple
 from ._scope import Suppressed, component_var, trace_var
 from ._unrecorded import Unrecorded
 
@@ -50,13 +51,18 @@ class Placement:
 
     __slots__ = (
         "__weakref__",
+        "_asks_inside",
         "_clock",
         "_encoder",
+        "_given_sampler",
+        "_is_asked_simply",
         "_is_thinned",
         "_monotonic_ns",
         "_off",
         "_open",
+        "_random_ids",
         "_recent",
+        "_root_tail",
         "_sampler",
         "_samples_all",
         "_shadow",
@@ -73,8 +79,13 @@ class Placement:
         self._span_id = ids.span_id
         self._trace_id_source = ids.trace_id
         self._encoder = encoder
-        self._sampler: Sampler = sampler or ALWAYS_ON
-        self._samples_all = self._sampler is ALWAYS_ON
+        self._random_ids = bool(getattr(ids, "is_random", False))
+        self._root_tail = ROOT_TAILS[self._random_ids]
+        self._given_sampler: Sampler = sampler or ALWAYS_ON
+        self._samples_all = self._given_sampler is ALWAYS_ON
+        self._asks_inside = asks_inside(self._given_sampler)
+        self._is_asked_simply = is_simple(self._given_sampler)
+        self._begin_sampling()
         self._off = isinstance(sampler, AlwaysOff)
         self._is_thinned = self._off
         """True once anything was not recorded: until then `trace_component` need not look."""
@@ -83,6 +94,10 @@ class Placement:
         self._shadow: Any = _Shadow(self)
         self._slab: OpenSpanNotes | None = None
 
+    def _begin_sampling(self) -> None:
+        """With a count of this process's own."""
+        self._sampler = for_tracer(self._given_sampler, self._monotonic_ns)
+
     def _itself(self) -> Any:
         """The recorder, asked of it or of its shadow."""
         return self
@@ -90,7 +105,7 @@ class Placement:
     def _enter_root(self, component: ComponentTraceContext) -> ComponentTraceContext:
         """Enter where nothing is current and every trace is sampled: programs without runs do this for each trace."""
         component._restore = component._parent = component._run = None
-        component._head = b"".join((TRACE_ID_TAG, self._trace_id_source(), ROOT_TAIL))
+        component._head = b"".join((TRACE_ID_TAG, self._trace_id_source(), self._root_tail))
         self._open_span(component)
         component_var.set(component)
         component._start = start = self._monotonic_ns()
@@ -109,8 +124,11 @@ class Placement:
             self._adopt(component, scope, scope._run)
         elif isinstance(scope, TraceContext) and scope._root is not None:
             self._adopt(component, scope._root, scope)
-        elif scope is not None or not self._start_trace(component, None):
-            self._make_unrecorded(component)
+        elif scope is not None:
+            self._make_unrecorded(component, self._trace_id_source())
+            return component
+        elif not self._start_trace(component, None):
+            self._make_unrecorded(component, component._trace_id)
             return component
         self._open_span(component)
         component_var.set(component)
@@ -128,6 +146,8 @@ class Placement:
         outer = None
         if run._restore_component is not None or run._restore_run is not None:
             outer = self._nearest(run._restore_component, run._restore_run)
+        if outer is not None and not isinstance(outer, Suppressed):
+            self._put_inside(run, outer)
         if root is not None and not self._enter_root_span(run, root, outer):
             run._root = None
         if run._root is None:
@@ -142,27 +162,52 @@ class Placement:
             if self._slab is not None:
                 root._note_open()
 
+    def _put_inside(self, run: TraceContext, outer: ComponentTraceContext | TraceContext) -> None:
+        """Make `run` part of the trace around it, unless it is a caller's: also where none of it is recorded."""
+        if run._remote_parent:
+            return
+        around = outer if isinstance(outer, TraceContext) else outer.trace
+        run._inherit(around)
+        run._go_on_in(around)
+        run._trace_id = outer.trace_id
+
     def _enter_root_span(self, run: TraceContext, root: ComponentTraceContext, outer: Scope) -> bool:
         """Give the run's root span its place; False when the run is not recorded."""
-        if isinstance(outer, Suppressed | Unrecorded):
-            return False
-        parent = outer._root if isinstance(outer, TraceContext) else outer
-        if isinstance(outer, TraceContext) and parent is None:
-            return False
         root._run = root._restore = None
-        if parent is not None and not run._remote_parent:
-            run._inherit(outer if isinstance(outer, TraceContext) else parent.trace)
-            run._encode_common(self._encoder)
-            root._parent, root._offset = parent, parent._offset
-            root._head = head(parent._trace_id, parent._id, run)
-        else:
-            if run.session_id is not None or run.user_id is not None:
-                run._encode_common(self._encoder)
-            if not self._start_trace(root, run):
-                return False
+        if not self._place_run(run, root, outer):
+            return False
         self._describe_run(run, root)
         self._open_span(root)
         root._child_head = head(root._trace_id, root._id, run)
+        return True
+
+    def _place_run(self, run: TraceContext, root: ComponentTraceContext, outer: Scope) -> bool:
+        if isinstance(outer, Suppressed):
+            return False
+        if outer is not None and not run._remote_parent:
+            return self._enter_below(run, root, outer)
+        if isinstance(outer, Unrecorded) or (isinstance(outer, TraceContext) and outer._root is None):
+            return False
+        return self._start_trace(root, run)
+
+    def _enter_below(
+        self, run: TraceContext, root: ComponentTraceContext, outer: ComponentTraceContext | TraceContext
+    ) -> bool:
+        """Place the run's root span below a local parent; False when it is not recorded."""
+        parent = outer._root if isinstance(outer, TraceContext) else outer
+        parent = None if isinstance(parent, Unrecorded) else parent
+        if parent is not None and parent._child_head is None:
+            parent._make_child_head()  # some open with their first child only
+        if self._asks_inside:
+            trace_id = bytes.fromhex(outer.trace_id)
+            if not self._is_chosen(trace_id, root, run, outer.span_id, parent is not None, is_remote=False):
+                return False
+        elif parent is None:
+            return False
+        root._parent = parent
+        root._offset = self._clock_offset() if parent is None else parent._offset
+        run._encode_common(self._encoder)
+        root._head = head(bytes.fromhex(outer.trace_id), bytes.fromhex(outer.span_id), run)
         return True
 
     def _nearest(self, component: ComponentTraceContext | Suppressed | None, run: TraceContext | None) -> Scope:
@@ -189,21 +234,63 @@ class Placement:
             trace_id, remote_parent = bytes.fromhex(run._trace_id), bytes.fromhex(run._remote_parent)
         else:
             trace_id, remote_parent = self._trace_id_source(), b""
-        if self._sampler is not ALWAYS_ON:
-            decision = run.is_sampled if run is not None and remote_parent else None
-            if not self._ask_sampler(trace_id, root._shape.name, decision):
-                return False
         root._parent = root._run = None
+        if not self._samples_all or (run is not None and run.tracestate):
+            decision = run.is_sampled if run is not None and remote_parent else None
+            if not self._is_chosen(trace_id, root, run, "" if run is None else run._remote_parent, decision):
+                return False
+            run = run or root._run
+        elif run is not None:
+            run.is_sampled = True
+        if run is not None:
+            run._encode_common(self._encoder)
         root._offset = self._time_ns() - self._monotonic_ns()
-        root._head = head(trace_id, remote_parent, run, remote=bool(remote_parent))
+        root._head = head(trace_id, remote_parent, run, remote=bool(remote_parent), random=self._random_ids)
         return True
 
-    def _ask_sampler(self, trace_id: bytes, name: str, decision: bool | None) -> bool:
+    def _is_chosen(
+        self,
+        trace_id: bytes,
+        root: ComponentTraceContext,
+        run: TraceContext | None,
+        parent_id: str,
+        decision: bool | None,
+        *,
+        is_remote: bool = True,
+    ) -> bool:
+        """Ask the sampler about `root`, of `run` if there is one, and write down what it says. `decision` is that of the
+        parent; None where there is no parent."""
+        shape, sampler = root._shape, self._sampler
         try:
-            return bool(self._sampler.is_sampled(trace_id, name, decision))
+            if is_remote and self._is_asked_simply and (run is None or not run.tracestate):
+                answer = sampler.is_sampled(trace_id, shape.name, decision)
+            else:
+                parent = None if run is None or decision is None else run._remote(trace_id.hex(), parent_id, decision)
+                answer = ask(sampler, SamplingRequest(trace_id, shape.name, shape.kind, parent, is_remote))
+            is_sampled = answer.is_sampled if isinstance(answer, Sampling) else bool(answer)
+            if isinstance(answer, Sampling):
+                run = self._noted(root, run, answer)
         except Exception as error:  # noqa: BLE001  (a user's sampler must not break the traced program)
             self._shadow._failed(error)
-            return True
+            is_sampled = True
+        if run is not None:
+            run.is_sampled = is_sampled
+        if run is not None and not is_sampled:
+            run._trace_id = trace_id.hex()
+        elif not is_sampled:
+            root._head = TRACE_ID_TAG + trace_id
+        return is_sampled
+
+    def _noted(self, root: ComponentTraceContext, run: TraceContext | None, sampling: Sampling) -> TraceContext | None:
+        """The run, with what a sampler wrote; made for it where there was none."""
+        tracestate = None if sampling.tracestate is None else parse_tracestate([sampling.tracestate])
+        for key, value in sampling.attributes.items():
+            root.set_attribute(key, value)
+        if run is None and tracestate:
+            run = self._shadow._implied_run(root)
+        if run is not None and tracestate is not None:
+            run.tracestate = tracestate
+        return run
 
     def _open_span(self, component: ComponentTraceContext) -> None:
         component._id = self._span_id()
@@ -212,15 +299,19 @@ class Placement:
         if len(self._recent) >= MOST_RECENT:
             self._open.sift()
 
-    def _make_unrecorded(self, component: ComponentTraceContext) -> None:
+    def _make_unrecorded(self, component: ComponentTraceContext, trace_id: bytes) -> None:
+        self._leave_unrecorded(component, trace_id)
+        component_var.set(component)
+
+    def _leave_unrecorded(self, component: ComponentTraceContext, trace_id: bytes) -> None:
         self._is_thinned = True
         component.__class__ = Unrecorded
         component._recorder = self._shadow
         component._parent = component._run = None
-        component._head = head(self._trace_id_source(), b"", None)
+        component._head = head(trace_id, b"", None)
         component._id = self._span_id()
         component._state = UNRECORDED
-        component_var.set(component)
+        component._place = -1
 
     def _clock_offset(self) -> int:
         return self._time_ns() - self._monotonic_ns()

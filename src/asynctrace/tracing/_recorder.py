@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .._contracts import Clock, IdSource, Link, SpanKind, SpanSink
 from .._diagnostics import Diagnostics
-from ..propagation import inject_headers
-from ._bind import bind
-from ._borders import extract, span_at
+from ..propagation import W3C, Propagators
+from ._apart import Parent, open_apart
+from ._bind import PlaceInTrace, bind
+from ._borders import extract, inject_at
 from ._component import NEW, ComponentTraceContext
 from ._encoder import LONGEST_REMEMBERED, Encoder
 from ._extras import check_metadata
@@ -23,16 +25,18 @@ from ._run import TraceContext
 from ._sampling import Sampler
 from ._scope import component_var, current_trace, suppress, trace_var
 from ._shape import Shape, parse_kind
+from ._stream import check_stream, own
 from ._unrecorded import Nothing, Unrecorded
 
 __all__ = ["Recorder"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 _MOST_SHAPES = 4096
 """Names beyond so many are encoded each time."""
 
-_HEX = frozenset("0123456789abcdef")
+_HEX = re.compile("[0-9a-f]+").fullmatch
 
 _new = object.__new__
 
@@ -53,6 +57,7 @@ class Recorder(Placement):
         "_limits",
         "_nothing",
         "_pairs",
+        "_propagators",
         "_shapes",
         "_sink",
         "_span_bytes",
@@ -69,6 +74,7 @@ class Recorder(Placement):
         mask: MaskOption = None,
         sampler: Sampler | None = None,
         cancelled_types: tuple[type[BaseException], ...] = (),
+        propagators: Propagators = W3C,
     ) -> None:
         self._limits = limits or Limits()
         self._errors: dict[str, int] = {}
@@ -79,6 +85,7 @@ class Recorder(Placement):
         super().__init__(clock, ids, Encoder(self._limits, masker, clock.monotonic_ns), sampler)
         self._sink = sink
         self._cancelled_types = cancelled_types
+        self._propagators = propagators
         self._shapes: dict[object, Shape] = {}
         self._is_closed = False
         self._nothing: ComponentTraceContext = self._make_nothing(Shape("", None, SpanKind.INTERNAL, ""))
@@ -102,10 +109,14 @@ class Recorder(Placement):
         metadata: Mapping[str, object] | None = None,
         inputs: object = None,
         context: TraceContext | None = None,
+        kind: SpanKind | str | None = None,
+        attributes: Mapping[str, object] | None = None,
+        links: Sequence[TraceContext | ComponentTraceContext | Link] | None = None,
     ) -> TraceContext:
         """Open a run: `async with tracer.trace("checkout", session_id="s-1") as run: …`, also with plain `with`.
 
-        `context` is a remote caller's: the run continues its trace. Raises `TypeError`.
+        `context` is a remote caller's: the run continues its trace. `kind`, `attributes` and `links` are those of its root
+        span. Raises `TypeError`.
         """
         if not (run_id is None and session_id is None and user_id is None and project is None):
             _check_texts(run_id=run_id, session_id=session_id, user_id=user_id, project=project)
@@ -114,7 +125,9 @@ class Recorder(Placement):
         check_metadata(metadata)
         if context is not None and not isinstance(context, TraceContext):
             raise TypeError(f"context is a TraceContext, not {type(context).__name__}")
-        shape = (self._shapes.get(name) if isinstance(name, str) else None) or self._shape(name, None, None)
+        shape = self._shapes.get(name) if kind is None and isinstance(name, str) else None
+        if shape is None:
+            shape = self._shape_of(name, None, parse_kind(kind))
         run = TraceContext._of(self, name, run_id, session_id, user_id, project, tags, metadata)
         if self._is_closed:
             self._refuse_after_shutdown()
@@ -122,19 +135,26 @@ class Recorder(Placement):
             self._continue(run, context)
         if not (self._off or self._is_closed):
             run._root = root = self._blank(ComponentTraceContext, shape)
-            if inputs is not None:
-                self._extras_of(root).put("input", self._encoder.captured("input", inputs))
+            if attributes is not None:
+                root.set_attributes(attributes)
+            if inputs is not None or links is not None:
+                self._fill(root, inputs, None, links)
         return run
 
     def _continue(self, run: TraceContext, context: TraceContext) -> None:
-        """Make `run` go on in a remote caller's trace; one whose ids are malformed is ignored, and told of."""
+        """Make `run` go on in a remote caller's trace; one whose ids are malformed is ignored, and told of. Baggage goes
+        along with or without a trace."""
+        if context._baggage or context._baggage.left_out:
+            run._baggage = self._encoder.masked_baggage(context._baggage)
+            if run._baggage.left_out:
+                self._ignored("baggage")
         if context._invalid or not (_is_hex(context.trace_id, 32) and _is_hex(context.span_id, 16)):
             if context._invalid or context.trace_id or context.span_id:  # else nobody called
                 self._ignored(context._invalid or "malformed")
             return
         run._trace_id, run._remote_parent = context.trace_id, context.span_id
         run.is_sampled = context.is_sampled
-        run.tracestate = context.tracestate
+        run._go_on_in(context)
         run._inherit(context)
 
     def trace_component(
@@ -160,7 +180,7 @@ class Recorder(Placement):
         except TypeError:
             shape = None  # not hashable: the error is raised below
         if shape is None:
-            shape = self._shape(name, type, kind)
+            shape = self._shape_as_given(name, type, kind)
         if self._is_thinned and self._is_unrecorded_here():
             return shape.nothing or self._make_nothing(shape, inputs, metadata, attributes, links)
         component = _new(ComponentTraceContext)
@@ -173,6 +193,62 @@ class Recorder(Placement):
             component.set_attributes(attributes)
         if inputs is not None or metadata is not None or links is not None:
             self._fill(component, inputs, metadata, links)
+        return component
+
+    def trace_stream(
+        self,
+        name: str,
+        source: S,
+        *,
+        type: str | None = None,
+        kind: SpanKind | str | None = None,
+        inputs: object = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        links: Sequence[TraceContext | ComponentTraceContext | Link] | None = None,
+        text: Callable[[Any], str | None] | None = None,
+    ) -> S:
+        """`source`, an iterator or async iterator, as a component that lasts from here to its last chunk.
+
+            answer = tracer.trace_stream("chat", await client.create(stream=True), type="llm", text=lambda c: c.delta)
+            async for chunk in answer: …
+
+        Noted are how many chunks came, the time to the first, and what came, as the outputs; closed early, dropped or never
+        read it ends `abandoned`. `text` says what of a chunk is the answer's text. What else the source can do, the stream
+        can. Raises `TypeError` for wrong types.
+        """
+        check_metadata(metadata)
+        check_stream(source, text)
+        scope = self._nearest(component_var.get(), trace_var.get())
+        component = self._open_apart(
+            name, parent=scope, kind=parse_kind(kind), type=type, attributes=attributes, links=links or ()
+        )
+        if inputs is not None or metadata is not None:
+            self._fill(component, inputs, metadata, None)
+        return cast(S, own(component, source, text, PlaceInTrace(trace_var.get(), component)))
+
+    def _open_apart(
+        self,
+        name: str,
+        *,
+        parent: Parent,
+        kind: SpanKind = SpanKind.INTERNAL,
+        type: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+        links: Sequence[TraceContext | ComponentTraceContext | Link] = (),
+        start_ns: int | None = None,
+        scope: bytes = b"",
+    ) -> ComponentTraceContext:
+        """Open a span below `parent` without making it current; `_end_apart()` ends it. `start_ns` is a wall-clock time in
+        nanoseconds, `scope` the `scope_fields()` of somebody else's instrumentation."""
+        component: ComponentTraceContext = self._blank(ComponentTraceContext, self._shape_of(name, type, kind, scope))
+        if scope:
+            self._sink.is_scoped = True
+        if attributes is not None:
+            component.set_attributes(attributes)
+        if links:
+            self._fill(component, None, None, links)
+        open_apart(self, component, parent, start_ns)
         return component
 
     def start_tracers(
@@ -216,16 +292,15 @@ class Recorder(Placement):
         return bind(function, self)
 
     def inject(self, carrier: MutableMapping[str, str]) -> None:
-        """Set `traceparent`, and `tracestate` if there is one, to where this code is: for the headers of a request, the
-        environment of a program. Nothing is set where nothing is current. Source: W3C Trace Context."""
-        span = span_at(self._nearest(component_var.get(), trace_var.get()))
-        if span is not None:
-            inject_headers(carrier, span)
+        """Set `traceparent`, `tracestate` and `baggage`, as far as there is one, to where this code is: for the headers of a
+        request, the environment of a program. Other formats are set where `Tracer(propagators=…)` names them. Nothing is set
+        where nothing is current. Raises `TypeError` for lists and the like. Source: W3C Trace Context, W3C Baggage."""
+        inject_at(self._nearest(component_var.get(), trace_var.get()), carrier)
 
     def extract(self, carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext:
         """The caller's context, for `trace(context=…)`: from headers, of whatever case, from an environment, or from what
         `TraceContext.to_carrier()` made. Never raises; without anything to be used it has no ids."""
-        return extract(carrier)
+        return extract(carrier, self._propagators)
 
     # The current ones --------------------------------------------------------------------------------------------
 
@@ -305,18 +380,37 @@ class Recorder(Placement):
             shape.nothing = nothing
         return nothing
 
-    def _shape(self, name: str, component_type: str | None, kind: SpanKind | str | None) -> Shape:
+    def _shape_as_given(self, name: str, component_type: str | None, kind: SpanKind | str | None) -> Shape:
+        """`_shape_of()`, and remembered under the arguments as they came, for the next call of `trace_component()`."""
+        shape = self._shape_of(name, component_type, parse_kind(kind))
+        if (component_type is not None or kind is not None) and self._is_remembered(shape):
+            self._shapes[name, component_type, kind] = shape
+        return shape
+
+    def _shape_of(self, name: str, component_type: str | None, kind: SpanKind, scope: bytes = b"") -> Shape:
         if not isinstance(name, str):
             hint = "trace_component('name')(function)" if callable(name) else "trace_component('name')"
             raise TypeError(f"the name is a text, {hint}, not {type(name).__name__}")
         if component_type is not None and not isinstance(component_type, str):
             raise TypeError(f'type is a text like "llm" or "tool", not {type(component_type).__name__}')
-        wire_name = self._encoder.capture.text(name, self._limits.name_bytes)
-        shape = Shape(name, component_type, parse_kind(kind), wire_name)
-        if len(self._shapes) < _MOST_SHAPES and len(name) <= LONGEST_REMEMBERED and wire_name == name:
-            key = name if component_type is None and kind is None else (name, component_type, kind)
-            self._shapes[key] = shape
+        is_plain = component_type is None and kind is SpanKind.INTERNAL and not scope
+        key = name if is_plain else (name, component_type, int(kind), scope)  # the enum's own hash takes 0.3 µs
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = Shape(name, component_type, kind, self._wire_name(name), scope)
+            if self._is_remembered(shape):
+                self._shapes[key] = shape
         return shape
+
+    def _wire_name(self, name: str) -> str:
+        return self._encoder.capture.text(name, self._limits.name_bytes)
+
+    def _is_remembered(self, shape: Shape) -> bool:
+        return (
+            len(self._shapes) < _MOST_SHAPES
+            and len(shape.name) <= LONGEST_REMEMBERED
+            and self._wire_name(shape.name) == shape.name
+        )
 
     def _fill(
         self,
@@ -364,7 +458,8 @@ class Recorder(Placement):
         while root._parent is not None:
             root = root._parent
         if root._run is None:
-            run = TraceContext(name=root._shape.name, is_sampled=not isinstance(root, Unrecorded))
+            is_sampled = not isinstance(root, Unrecorded)
+            run = TraceContext(name=root._shape.name, is_sampled=is_sampled, is_random=self._random_ids)
             run._recorder = self
             run._root = root
             root._run = run
@@ -416,7 +511,7 @@ class Recorder(Placement):
 
 
 def _is_hex(text: str, digits: int) -> bool:
-    return len(text) == digits and set(text) <= _HEX and set(text) != {"0"}
+    return len(text) == digits and _HEX(text) is not None and text.strip("0") != ""
 
 
 def _depth(component: ComponentTraceContext) -> int:

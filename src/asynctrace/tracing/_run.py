@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .._contracts import Ending
+from .._contracts import Ending, StatusCode
 from .._errors import MisuseError
-from ..propagation import Carried, RemoteSpan, make_carrier, read_carrier
+from ..propagation import NO_BAGGAGE, Baggage, Carried, RemoteSpan, make_carrier, read_carrier
 from ..wire import encode_attribute
 from ._component import NEW, ComponentTraceContext
+from ._heads import trace_state_field
 from ._scope import Suppressed, component_var, trace_var
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ class TraceContext:
     by hand with `trace_id` and `span_id`, it stands for a remote caller's and is given to `trace(context=…)`.
 
     `trace_id` has 32 hex digits, `span_id` (of the root span, or of the remote parent) 16; both are `""` before entry, and
-    where a carrier had nothing that could be used. `tracestate` is that of W3C Trace Context, handed on as it came. It can be
-    pickled: what arrives is what `from_carrier(to_carrier())` gives.
+    where a carrier had nothing that could be used. `tracestate` is that of W3C Trace Context, handed on as it came but for
+    what a sampler writes there, and `is_random` its flag: the trace id's last 7 bytes are. `baggage` goes along to every
+    service behind. It can be pickled: what arrives is what `from_carrier(to_carrier())` gives.
     """
 
     __slots__ = (
+        "_baggage",
         "_common",
         "_invalid",
+        "_is_debug",
         "_recorder",
         "_remote_parent",
         "_restore_component",
@@ -46,6 +50,7 @@ class TraceContext:
         "_root",
         "_span_id",
         "_trace_id",
+        "is_random",
         "is_sampled",
         "metadata",
         "name",
@@ -71,6 +76,7 @@ class TraceContext:
         metadata: Mapping[str, Any] | None = None,
         is_sampled: bool = True,
         tracestate: str = "",
+        is_random: bool = False,
     ) -> None:
         self.name = name
         self.run_id = run_id
@@ -81,6 +87,9 @@ class TraceContext:
         self.metadata = dict(metadata) if metadata else {}
         self.is_sampled = is_sampled
         self.tracestate = tracestate
+        self.is_random = is_random
+        self._baggage = NO_BAGGAGE
+        self._is_debug = False
         self._invalid = ""
         self._trace_id = trace_id
         self._span_id = span_id
@@ -114,6 +123,9 @@ class TraceContext:
         run.tags = tuple(tags) if tags else ()
         run.metadata = dict(metadata) if metadata else {}
         run.is_sampled = True
+        run.is_random = recorder._random_ids
+        run._is_debug = False
+        run._baggage = NO_BAGGAGE
         run._trace_id = run._span_id = run._remote_parent = run._invalid = run.tracestate = ""
         run._root = run._restore_run = run._restore_component = None
         run._common = b""
@@ -125,7 +137,7 @@ class TraceContext:
         """This place of the run for another process: the current component if it is one of this run, else the root span.
 
         Texts, numbers, lists and mappings, under 2,000 bytes as JSON, with the `traceparent` of W3C Trace Context in it; what
-        does not fit is left out, metadata first. Raises `MisuseError` before entry, when there are no ids yet.
+        does not fit is left out, metadata first, then baggage. Raises `MisuseError` before entry, when there are no ids yet.
         """
         if not self.trace_id:
             raise MisuseError(
@@ -134,7 +146,7 @@ class TraceContext:
         current, span_id = component_var.get(), self.span_id
         if isinstance(current, ComponentTraceContext) and current._run is self:
             span_id = current.span_id
-        return make_carrier(self._carried(RemoteSpan(self.trace_id, span_id, self.is_sampled, self.tracestate)))
+        return make_carrier(self._carried(self._remote(self.trace_id, span_id, self.is_sampled)))
 
     @classmethod
     def from_carrier(cls, carrier: object) -> TraceContext:
@@ -152,11 +164,13 @@ class TraceContext:
 
     @classmethod
     def _from(cls, carried: Carried) -> TraceContext:
-        return cls(
-            trace_id=carried.span.trace_id,
-            span_id=carried.span.span_id,
-            is_sampled=carried.span.is_sampled,
-            tracestate=carried.span.tracestate,
+        span = carried.span
+        context = cls(
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            is_sampled=span.is_sampled,
+            tracestate=span.tracestate,
+            is_random=span.is_random,
             run_id=carried.run_id,
             name=carried.name,
             session_id=carried.session_id,
@@ -165,6 +179,12 @@ class TraceContext:
             tags=carried.tags,
             metadata=carried.metadata,
         )
+        context._is_debug, context._baggage = span.is_debug, carried.baggage
+        return context
+
+    def _remote(self, trace_id: str, span_id: str, is_sampled: bool) -> RemoteSpan:
+        """A span of this run, as the far side of a border sees it."""
+        return RemoteSpan(trace_id, span_id, is_sampled, self.tracestate, self.is_random, self._is_debug)
 
     def _carried(self, span: RemoteSpan) -> Carried:
         return Carried(
@@ -176,10 +196,41 @@ class TraceContext:
             project=self.project,
             tags=self.tags,
             metadata=self.metadata,
+            baggage=self._baggage,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TraceContext.from_carrier, (self.to_carrier(),)
+
+    # Baggage -----------------------------------------------------------------------------------------------------
+
+    @property
+    def baggage(self) -> Baggage:
+        """Texts by key: the caller's, of the run around this one, and what was set here; masked. A mapping that never
+        changes: after `set_baggage()` there is another one."""
+        return self._baggage
+
+    def set_baggage(self, key: str, value: str) -> None:
+        """Let `value` go along under `key`, to every service that is called from now on in this run and in runs inside it.
+
+        Every service behind can read it: a value that is or is named like a secret is masked. A key that is a secret itself,
+        and what no longer fits (64 entries, 8192 bytes), is not set, which is counted in `statistics().ignored_contexts`.
+        Raises `TypeError`, and `MisuseError` for a key with other characters than letters, digits and ``!#$%&'*+-.^_`|~``.
+        """
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise TypeError('baggage is text under text, run.set_baggage("tenant", "t-1")')
+        entry = NO_BAGGAGE.with_entry(key, value)
+        if entry and self._recorder is not None:
+            entry = self._recorder._encoder.masked_baggage(entry)
+        baggage = self._baggage.with_entry(key, entry[key]) if entry else None
+        if baggage is not None:
+            self._baggage = baggage
+        elif self._recorder is not None:
+            self._recorder._ignored("baggage")
+
+    def remove_baggage(self, key: str) -> None:
+        """Let nothing go along under `key` any more."""
+        self._baggage = self._baggage.without(key)
 
     # Entering and leaving ----------------------------------------------------------------------------------------
 
@@ -189,16 +240,33 @@ class TraceContext:
         self._recorder._enter_run(self)
         return self
 
-    def _leave(self, exc: BaseException | None) -> bytes | None:
+    def _exit_as(self, ending: Ending) -> None:
+        """Leave with an ending that no exception tells of."""
+        self._step_out()
+        if self._root is not None:
+            self._tell_of_refused(self._root)
+            self._root._end_apart(ending)
+
+    def _step_out(self) -> None:
         if trace_var.get() is self:
             trace_var.set(self._restore_run)
             component_var.set(self._restore_component)
         else:
             self._step_aside()
+
+    def _leave(self, exc: BaseException | None) -> bytes | None:
+        self._step_out()
         root = self._root
         if root is None:
             return None
+        self._tell_of_refused(root)
         return root._end(Ending.OK) if exc is None else root._end_by(exc)  # it was never the current component
+
+    def _tell_of_refused(self, root: ComponentTraceContext) -> None:
+        """Say on the root span how many spans of the trace found no room in the span log."""
+        refused = root._recorder._sink.refused_traces
+        if refused and (count := refused.pop(root._trace_id, 0)):
+            root.set_attribute("asynctrace.dropped_spans", count)
 
     def _step_aside(self) -> None:
         """Left while a run inside is current: that one must not bring this one back."""
@@ -248,6 +316,22 @@ class TraceContext:
         """Set an attribute of the root span."""
         self._span().set_attribute(key, value)
 
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """`set_attribute()` for each item."""
+        self._span().set_attributes(attributes)
+
+    def set_name(self, name: str) -> None:
+        """Name the run and its root span anew."""
+        root = self._span()
+        root.set_name(name)
+        if root.is_recording:
+            root.set_attribute("asynctrace.run.name", name)
+        self.name = name
+
+    def set_status(self, status: StatusCode | str, message: str = "") -> None:
+        """Set the OTLP status of the root span; it wins over the ending's own."""
+        self._span().set_status(status, message)
+
     def record_exception(self, exc: BaseException) -> None:
         """Add an exception to the root span; the run goes on."""
         self._span().record_exception(exc)
@@ -277,14 +361,21 @@ class TraceContext:
         for field in ("session_id", "user_id", "project"):
             if getattr(self, field) is None:
                 setattr(self, field, getattr(other, field))
+        if other._baggage is not NO_BAGGAGE:
+            self._baggage = self._baggage.over(other._baggage)
+
+    def _go_on_in(self, other: TraceContext) -> None:
+        """Become part of the trace that `other` is part of."""
+        self.tracestate, self.is_random, self._is_debug = other.tracestate, other.is_random, other._is_debug
 
     def _encode_common(self, encoder: Encoder) -> None:
-        """What every span of the run carries: `session.id`, `user.id`."""
-        if self.session_id is None and self.user_id is None:
+        """What every span of the run carries: the `tracestate`, `session.id`, `user.id`."""
+        if self.session_id is None and self.user_id is None and not self.tracestate:
             return
         fields = (("session.id", self.session_id), ("user.id", self.user_id))
-        self._common = b"".join(
+        attributes = [
             encode_attribute(b"\x4a", key, encoder.capture.attribute(value, key))
             for key, value in fields
             if value is not None
-        )
+        ]
+        self._common = b"".join([trace_state_field(self.tracestate), *attributes])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from .._contracts import MOST_NOTED, Ending, SpanKind
 from ..wire import encode_attribute, length_delimited
 from ..wire._values import encode_text
-from ._endings import TAILS
+from ._endings import TAILS, ending_attribute
 
 if TYPE_CHECKING:
     from ._unrecorded import Nothing
@@ -28,18 +28,23 @@ class Shape:
     """`encoded` holds the fields name and kind of a `Span`, the attribute `openinference.span.kind`, and the tag of the
     start time that follows it; `ended_ok` also the status and attribute of a span that ended `ok`, which most do."""
 
-    __slots__ = ("encoded", "ended_ok", "kind", "name", "notes", "nothing", "type")
+    __slots__ = ("encoded", "ended_ok", "kind", "name", "notes", "nothing", "scope", "type")
 
-    def __init__(self, name: str, component_type: str | None, kind: SpanKind, wire_name: str) -> None:
+    def __init__(
+        self, name: str, component_type: str | None, kind: SpanKind, wire_name: str, scope: bytes = b""
+    ) -> None:
         self.name = name
         self.type = component_type
         self.kind = kind
+        self.scope = scope
+        """The fields of `wire.scope_fields()`, for spans that somebody else's instrumentation makes."""
         self.nothing: Nothing | None = None
         self.encoded = length_delimited(b"\x2a", encode_text(wire_name)) + bytes((0x30, kind))
         if component_type is not None:
             self.encoded += encode_attribute(b"\x4a", "openinference.span.kind", component_type.upper())
-        self.encoded += b"\x39"
-        self.ended_ok = TAILS[Ending.OK] + self.encoded
+        self.encoded += scope + b"\x39"
+        # Somebody else's instrumentation says itself that all went well, or leaves the status unset.
+        self.ended_ok = (ending_attribute(Ending.OK) if scope else TAILS[Ending.OK]) + self.encoded
         self.notes = _NOTES.setdefault(len(self.encoded), {})
         """How an open span is noted: what writes head, id, `encoded`, start and state into the slab, and that state, by the
         length of the head."""

@@ -7,18 +7,20 @@ where everything around is known not to be recorded; it touches no context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._contracts import StatusCode
+from .._contracts import Ending, Link, StatusCode
 from ._component import ENDED, ComponentTraceContext
-from ._scope import component_var
 
 if TYPE_CHECKING:
     from ._run import TraceContext
 
 __all__ = ["Nothing", "Unrecorded"]
+
+
+S = TypeVar("S")
 
 
 class Unrecorded(ComponentTraceContext):
@@ -27,10 +29,7 @@ class Unrecorded(ComponentTraceContext):
     __slots__ = ()
 
     def _leave(self, exc: BaseException | None) -> bytes | None:
-        if component_var.get() is self:
-            component_var.set(self._restore)
-        else:
-            self._restore_from_afar()
+        self._step_out()
         self._state = ENDED
         return None
 
@@ -41,6 +40,13 @@ class Unrecorded(ComponentTraceContext):
     @property
     def is_recording(self) -> bool:
         return False
+
+    def _end(self, ending: Ending, end_ns: int | None = None) -> bytes | None:
+        self._state = ENDED
+        return None
+
+    def set_name(self, name: str) -> None:
+        return None
 
     def set_attribute(self, key: str, value: object) -> None:
         return None
@@ -58,6 +64,21 @@ class Unrecorded(ComponentTraceContext):
         return None
 
     def set_status(self, status: StatusCode | str, message: str = "") -> None:
+        return None
+
+    def _is_late(self, call: str) -> bool:
+        return True  # and nothing to count
+
+    def _add_event(self, name: str, fields: Mapping[str, object], time_ns: int | None = None) -> None:
+        return None
+
+    def stream(self, source: S, *, text: Callable[[Any], str | None] | None = None) -> S:
+        return source
+
+    def _took(self, chunk: object, text: Callable[[Any], str | None] | None = None) -> None:
+        return None
+
+    def _add_link(self, link: TraceContext | ComponentTraceContext | Link) -> None:
         return None
 
     def __del__(self) -> None:
@@ -89,6 +110,9 @@ class Nothing(Unrecorded):
 
     def _enter(self) -> ComponentTraceContext:
         return self
+
+    def _exit_as(self, ending: Ending) -> None:
+        return None
 
     def end(self) -> None:
         return None
