@@ -4,35 +4,19 @@
     python examples/aiohttp_service.py
     curl '127.0.0.1:8080/quote?symbols=TEA,CUP,POT'
 
-The clean-up context awaits `shutdown()` when the service is told to stop (SIGINT, SIGTERM).
+The middleware makes a server span of each request; the run inside names whose it is. The clean-up context awaits `shutdown()`
+when the service is told to stop (SIGINT, SIGTERM).
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 import asynctrace
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from asynctrace.middleware import aiohttp_lifespan, aiohttp_middleware
 
 tracer = asynctrace.configure(service="quotes")
-
-
-async def tracing(app: web.Application) -> AsyncIterator[None]:
-    async with tracer:
-        yield
-    print(tracer.receipt(), flush=True)
-
-
-@web.middleware
-async def traced_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    user = request.headers.get("x-user")
-    async with asynctrace.trace(f"{request.method} {request.path}", user_id=user, inputs=dict(request.query)) as run:
-        response = await handler(request)
-        run.set_attribute("http.response.status_code", response.status)
-        return response
 
 
 @asynctrace.trace_component("price", type="tool")
@@ -46,18 +30,19 @@ async def price(symbol: str) -> int:
 
 async def quote(request: web.Request) -> web.Response:
     symbols = request.query["symbols"].split(",")
-    async with asynctrace.trace_component("ask all", inputs=symbols) as component:
+    async with asynctrace.trace("quote", user_id=request.headers.get("x-user"), inputs=symbols) as run:
         prices = await asyncio.gather(*map(price, symbols))
-        component.set_outputs(dict(zip(symbols, prices, strict=True)))
+        run.set_outputs(dict(zip(symbols, prices, strict=True)))
     return web.json_response(dict(zip(symbols, prices, strict=True)))
 
 
 def make_app() -> web.Application:
-    app = web.Application(middlewares=[traced_request])
-    app.cleanup_ctx.append(tracing)
+    app = web.Application(middlewares=[aiohttp_middleware()])
+    app.cleanup_ctx.append(aiohttp_lifespan())
     app.router.add_get("/quote", quote)
     return app
 
 
 if __name__ == "__main__":
     web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8080")), print=None)
+    print(tracer.receipt())

@@ -1,4 +1,4 @@
-"""A FastAPI service whose requests are traced, and whose last span arrives before the worker ends.
+"""A FastAPI service whose requests are traced, to a stream's last chunk, and whose last span arrives before the worker ends.
 
     asynctrace serve &                        # or any OTLP endpoint, in OTEL_EXPORTER_OTLP_ENDPOINT
     python examples/fastapi_service.py
@@ -19,18 +19,20 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 import asynctrace
+from asynctrace.middleware import ASGIMiddleware
 
 tracer = asynctrace.configure(service="tea-advice")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with tracer:
+    async with asynctrace.lifespan()(app):
         yield
     print(tracer.receipt(), flush=True)
 
 
 app = FastAPI(lifespan=lifespan)
+app.add_middleware(ASGIMiddleware, excluded=("/healthz",))  # one span for each request, named by its route
 
 
 class Question(BaseModel):
@@ -47,7 +49,7 @@ async def retrieve(question: str) -> list[str]:
 
 @app.post("/ask")
 async def ask(body: Question) -> dict[str, str]:
-    async with asynctrace.trace("POST /ask", session_id=body.session, inputs={"question": body.question}) as run:
+    async with asynctrace.trace("advice", session_id=body.session, inputs={"question": body.question}) as run:
         documents = await retrieve(body.question)
         async with asynctrace.trace_component("answer", type="llm", inputs=documents) as answer:
             await asyncio.sleep(0.01)  # the model thinks
@@ -59,7 +61,6 @@ async def ask(body: Question) -> dict[str, str]:
 
 @app.get("/stream/{count}")
 async def stream(count: int) -> StreamingResponse:
-    @asynctrace.trace_component("GET /stream", type="chain")
     async def words() -> AsyncIterator[str]:
         for number in range(count):
             async with asynctrace.trace_component("token", type="llm"):

@@ -205,19 +205,19 @@ def test_what_is_no_tracer_is_refused_with_the_right_call(wrong: Any) -> None:
 # The checks notice -------------------------------------------------------------------------------------------------
 
 
-class _DoesNotWait(_lifespan._Life):
+class _DoesNotWait(_lifespan.Life):
     async def __aexit__(self, *exc: Any) -> None:
         assert self._tracer is not None
         self._unwaited = asyncio.create_task(self._tracer.shutdown(0.0))
 
 
-class _OnlyFlushes(_lifespan._Life):
+class _OnlyFlushes(_lifespan.Life):
     async def __aexit__(self, *exc: Any) -> None:
         assert self._tracer is not None
         await self._tracer.flush()
 
 
-class _Refuses(_lifespan._Life):
+class _Refuses(_lifespan.Life):
     async def __aenter__(self) -> None:
         await super().__aenter__()
         assert self._tracer is not None
@@ -234,6 +234,6 @@ class _Refuses(_lifespan._Life):
     ],
     ids=["does not wait", "does not shut down", "raises the second time"],
 )
-def test_a_wrong_lifespan_is_noticed(check: Callable[..., None], life: type[_lifespan._Life]) -> None:
+def test_a_wrong_lifespan_is_noticed(check: Callable[..., None], life: type[_lifespan.Life]) -> None:
     with pytest.raises((AssertionError, RuntimeError)):
         check(lambda: lambda app: life(None))

@@ -1,6 +1,6 @@
 """Doors for frameworks: what a program of theirs says once, so that its spans are made and arrive.
 
-Nothing here loads a framework: each door speaks the framework's protocol. The modules load when a name is first used.
+No framework is loaded with this package: a door's module loads when its name is first used, and what it needs with it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._aiohttp_client import trace_config
+    from ._aiohttp_server import aiohttp_lifespan, aiohttp_middleware
+    from ._asgi import ASGIMiddleware
+    from ._httpx import AsyncHTTPXTransport, HTTPXTransport
     from ._lifespan import lifespan
+    from ._logs import LoggingFilter, LoggingHandler, structlog_processor
+    from ._trust import Trust
 
-__all__ = ["lifespan"]
+__all__ = [
+    # servers
+    "ASGIMiddleware",
+    "aiohttp_middleware",
+    "Trust",
+    # a tracer's life with them
+    "lifespan",
+    "aiohttp_lifespan",
+    # clients
+    "trace_config",
+    "AsyncHTTPXTransport",
+    "HTTPXTransport",
+    # logs
+    "LoggingFilter",
+    "LoggingHandler",
+    "structlog_processor",
+]
 
-_HOMES = {"lifespan": "_lifespan"}
+_HOMES = {
+    "ASGIMiddleware": "_asgi",
+    "aiohttp_middleware": "_aiohttp_server",
+    "Trust": "_trust",
+    "lifespan": "_lifespan",
+    "aiohttp_lifespan": "_aiohttp_server",
+    "trace_config": "_aiohttp_client",
+    "AsyncHTTPXTransport": "_httpx",
+    "HTTPXTransport": "_httpx",
+    "LoggingFilter": "_logs",
+    "LoggingHandler": "_logs",
+    "structlog_processor": "_logs",
+}
 
 
 def __getattr__(name: str) -> object:

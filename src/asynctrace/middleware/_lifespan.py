@@ -19,10 +19,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from .._errors import MisuseError
 from ..runtime import Tracer, default_tracer
+from ._failures import checked_tracer
 
-__all__ = ["lifespan"]
+__all__ = ["Life", "lifespan"]
 
 
 def lifespan(tracer: Tracer | None = None) -> Callable[[object], AbstractAsyncContextManager[None]]:
@@ -39,16 +39,15 @@ def lifespan(tracer: Tracer | None = None) -> Callable[[object], AbstractAsyncCo
 
     Raises `MisuseError` for what is no tracer.
     """
-    if tracer is not None and not isinstance(tracer, Tracer):
-        raise MisuseError(f"lifespan() takes a Tracer or nothing, FastAPI(lifespan=lifespan()), not {tracer!r:.80}")
+    checked_tracer(tracer, "FastAPI(lifespan=lifespan())")
 
     def with_app(app: object) -> AbstractAsyncContextManager[None]:
-        return _Life(tracer)
+        return Life(tracer)
 
     return with_app
 
 
-class _Life:
+class Life:
     """From the worker's start to its end."""
 
     def __init__(self, tracer: Tracer | None) -> None:
