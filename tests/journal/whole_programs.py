@@ -271,7 +271,7 @@ def _removes_what_is_not_drained() -> None:
     async def deliver(self: Recovery, *given: Any) -> bool:
         return True
 
-    Recovery._deliver_orphan = deliver  # type: ignore[method-assign]
+    Recovery._deliver = deliver  # type: ignore[method-assign]
 
 
 def _numbers_anew() -> None:

@@ -84,9 +84,8 @@ die()
 DESCENDANTS = """
 lives, life = os.pipe()
 
-def outlives():
+def outlives(parent):
     Door.is_shut = True
-    parent = os.getppid()
     os.write(life, b"x")
     while os.getppid() == parent:
         time.sleep(0.002)
@@ -96,7 +95,8 @@ def delivers_and_is_gone():
     os.close(lives)
     end_spans(1, "child")
     tracer.flush_sync(SECONDS)
-    fork(outlives)
+    parent = os.getpid()  # asked for here: the child may run for the first time when its parent is gone
+    fork(lambda: outlives(parent))
     tracer.shutdown_sync(SECONDS)
 
 def traces_nothing():

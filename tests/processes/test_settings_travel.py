@@ -171,7 +171,7 @@ def test_the_environment_of_a_program_names_the_current_span_and_no_older_one() 
         assert environment({"TRACEPARENT": "old", "PATH": "/bin"}) == {"PATH": "/bin"}
         with tracer.trace("job"), tracer.trace_component("ask") as component:
             variables = environment({"TRACEPARENT": "old", "PATH": "/bin"})
-            assert variables["TRACEPARENT"] == f"00-{component.trace_id}-{component.span_id}-01"
+            assert variables["TRACEPARENT"] == f"00-{component.trace_id}-{component.span_id}-03"
             context = asynctrace.extract(variables)
         assert (context.trace_id, context.span_id) == (component.trace_id, component.span_id)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,15 +15,25 @@ import pytest
 
 from asynctrace import DeliveryNotice, ExportResult, JournalOptions, Tracer
 from asynctrace.exporters import MemoryExporter
-from asynctrace.runtime import _recovery
-from asynctrace.spanlog.journal import JournalState, claim, list_journals, read_segment, service_folder
+from asynctrace.runtime import _claimed, _recovery
+from asynctrace.runtime._journal import boot_id
+from asynctrace.spanlog.journal import (
+    JournalDirectory,
+    JournalState,
+    claim,
+    list_journals,
+    read_segment,
+    service_folder,
+)
 
+from ..patience import patient
 from .journals import LANE, SERVICE, Away, Keys, die, leave_spooled, make_tracer, states
 
 pytestmark = pytest.mark.anyio
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
+    """Longer than two passes: of two that look at a journal at once, each may leave it to the other."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -182,6 +194,79 @@ async def test_a_journal_over_which_three_processes_died_is_put_aside(state_dire
         await until(lambda: states(state_directory).count(JournalState.QUARANTINED) == 1)
     assert not memory.spans
     assert states(state_directory) == [JournalState.QUARANTINED]
+
+
+class Gate:
+    """Holds up the thread that reads a journal, between the note that this may be its death and the first byte."""
+
+    def __init__(self) -> None:
+        self.came, self.opens = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.came.set()
+        assert self.opens.wait(patient(30))
+        return boot_id()
+
+
+def the_orphan(state: Path) -> Path:
+    (entry,) = list_journals(service_folder(state, SERVICE))
+    return entry.path
+
+
+async def check_that_nobody_dies_by_being_told_to_end(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await leave_spooled(state, 5)
+    for _ in range(4):
+        gate = Gate()
+        monkeypatch.setattr(_claimed, "boot_id", gate)
+        try:
+            async with make_tracer(state, MemoryExporter(name=LANE), shutdown_timeout=0.1):
+                assert await asyncio.to_thread(gate.came.wait, patient(10))
+            assert states(state) == [JournalState.LIVE], "it is read: nobody else may claim it"
+            assert (the_orphan(state) / "deaths").read_bytes()[:1] == b"0", "the process may end before it is read"
+        finally:
+            gate.opens.set()
+        await until(lambda: states(state) == [JournalState.ORPHAN])
+    monkeypatch.setattr(_claimed, "boot_id", boot_id)
+    memory = MemoryExporter(name=LANE)
+    async with make_tracer(state, memory) as tracer:
+        await until(lambda: tracer.receipt().recovered == 5)
+    assert states(state) == []
+
+
+async def test_nobody_dies_over_a_journal_by_being_told_to_end_while_it_is_read(
+    state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await check_that_nobody_dies_by_being_told_to_end(state_directory, monkeypatch)
+
+
+@pytest.mark.parametrize(("of", "method"), [(JournalDirectory, "note_nobody_died"), (_claimed.Claimed, "let_go")])
+async def test_who_counts_a_death_or_keeps_the_lock_is_noticed(
+    of: type, method: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of, method, lambda self: None)
+    monkeypatch.setattr(f"{__name__}.until", lambda condition, whole=until: whole(condition, 0.5))
+    with pytest.raises((AssertionError, TimeoutError)):
+        await check_that_nobody_dies_by_being_told_to_end(state_directory, monkeypatch)
+
+
+async def test_an_error_while_a_journal_is_read_is_no_death(
+    state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> str:
+        failed.append(1)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    failed: list[int] = []
+    await leave_spooled(state_directory, 5)
+    monkeypatch.setattr(_claimed, "boot_id", fails)
+    for times in range(1, 5):
+        async with make_tracer(state_directory, MemoryExporter(name=LANE)):
+            await until(lambda times=times: len(failed) == times)
+        assert states(state_directory) == [JournalState.ORPHAN]
+    monkeypatch.setattr(_claimed, "boot_id", boot_id)
+    memory = MemoryExporter(name=LANE)
+    async with make_tracer(state_directory, memory):
+        await memory.wait_for(5, timeout=patient(10))
 
 
 async def test_a_journal_that_is_damaged_beyond_its_meta_is_put_aside(state_directory: Path) -> None:

@@ -22,6 +22,8 @@ def _nothing_stays_behind() -> Iterator[None]:
 WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a sampler by name": ({"sampler": "always_on"}, TypeError, "sampler"),
     "a ratio as sampler": ({"sampler": 0.5}, TypeError, "sampler"),
+    "a propagator that is none": ({"propagators": ["jaeger"]}, ConfigurationError, "tracecontext"),
+    "a propagator by name": ({"propagators": "b3"}, TypeError, "propagators"),
     "a number as clock": ({"clock": 3}, TypeError, "clock"),
     "a list as ids": ({"ids": []}, TypeError, "ids"),
     "a class as exporter": ({"exporters": [MemoryExporter]}, TypeError, "exporter"),
@@ -102,6 +104,39 @@ def test_the_standard_variables_are_honoured(monkeypatch: pytest.MonkeyPatch) ->
     assert Tracer(exporters=[]).service == "from the environment"
     assert Tracer("explicit", exporters=[]).service == "explicit"
     assert Tracer(exporters=[], resource={"service.name": "in the resource"}).service == "in the resource"
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("", {"traceparent", "baggage"}),
+        ("tracecontext", {"traceparent"}),
+        ("B3, tracecontext ,b3", {"b3", "traceparent"}),
+        ("b3multi", {"x-b3-traceid", "x-b3-spanid", "x-b3-sampled"}),
+        ("none", set()),
+        ("baggage,none", set()),
+        ("xray", {"traceparent", "baggage"}),
+        ("xray,b3", {"b3"}),
+    ],
+)
+def test_propagators_of_the_environment_are_used_and_unknown_ones_told_of(
+    said: str, written: set[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", said)
+    with Tracer("shop", [MemoryExporter()], journal=False) as tracer, tracer.trace("run") as run:
+        run.set_baggage("a", "1")
+        headers: dict[str, str] = {}
+        tracer.inject(headers)
+    assert set(headers) == written
+    assert capfd.readouterr().err.count("runtime.unknown_propagator") == said.count("xray")
+
+
+def test_explicit_propagators_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", "xray,b3")
+    with Tracer("shop", [MemoryExporter()], journal=False, propagators=["tracecontext"]) as tracer, tracer.trace("run"):
+        headers: dict[str, str] = {}
+        tracer.inject(headers)
+    assert set(headers) == {"traceparent"}
 
 
 def test_an_explicit_endpoint_wins(monkeypatch: pytest.MonkeyPatch) -> None:

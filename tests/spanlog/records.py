@@ -12,6 +12,8 @@ from typing import Any
 from asynctrace.spanlog import SpanLog
 from asynctrace.wire import encode_varint, scan_records
 
+from ..patience import patient
+
 NEVER = 1 << 62
 
 TRACE = b"\x01" * 16
@@ -86,8 +88,8 @@ def in_thread(function: Callable[[], object], seconds: float = 10.0) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), f"a dead-lock: {function} did not end within {seconds} s"
+    thread.join(patient(seconds))
+    assert not thread.is_alive(), f"a dead-lock: {function} did not end within {patient(seconds)} s"
     if errors:
         raise errors[0]
 

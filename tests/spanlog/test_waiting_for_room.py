@@ -14,6 +14,7 @@ import pytest
 
 from asynctrace.spanlog import SpanLog, WaitForRoom
 
+from ..patience import no_patience, patient
 from . import faulty
 from .records import ended, in_thread, make_log, make_record, number_of, read_all
 
@@ -36,7 +37,7 @@ async def check_an_async_ending_waits_for_room(make: MakeLog) -> None:
     assert not waiting.done()
     assert log.totals() == (10, {})
     log.release(5)
-    done, _ = await asyncio.wait([waiting], timeout=1.0)
+    done, _ = await asyncio.wait([waiting], timeout=patient(1.0))
     waiting.cancel()
     await asyncio.wait([waiting])
     assert done, "nobody told it of the room"
@@ -48,7 +49,7 @@ async def test_an_async_ending_waits_for_room() -> None:
 
 
 async def test_the_check_of_waiting_notices() -> None:
-    with pytest.raises(AssertionError):
+    with no_patience(), pytest.raises(AssertionError):
         await check_an_async_ending_waits_for_room(faulty.NobodyIsToldOfRoom)
 
 
@@ -60,14 +61,14 @@ def test_nothing_is_counted_when_a_nowait_ending_is_asked_to_wait() -> None:
 
 async def check_after_the_timeout_it_is_refused(make: MakeLog) -> None:
     log = full_log(0.05, make)
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(patient(2.0)):
         await log.append(make_record(10))
     assert log.totals() == (10, {"refused": 1})
 
 
 async def test_after_the_timeout_it_is_refused() -> None:
     await check_after_the_timeout_it_is_refused(SpanLog)
-    with pytest.raises((AssertionError, TimeoutError)):
+    with no_patience(), pytest.raises((AssertionError, TimeoutError)):
         await check_after_the_timeout_it_is_refused(faulty.WaitsForEver)
 
 
@@ -106,7 +107,7 @@ async def test_close_ends_every_wait() -> None:
     thread = asyncio.create_task(asyncio.to_thread(log.append_sync, make_record(20)))
     await asyncio.sleep(0.05)
     log.close("after_shutdown")
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(patient(2.0)):
         await asyncio.gather(*waiting, thread)
     assert log.totals() == (10, {"after_shutdown": 6})
 
@@ -115,7 +116,7 @@ async def test_inside_a_running_loop_a_synchronous_ending_never_waits() -> None:
     log = full_log(5.0)
     before = time.monotonic()
     log.append_sync(make_record(10))
-    assert time.monotonic() - before < 1.0
+    assert time.monotonic() - before < patient(0.5)
     assert log.totals() == (10, {"refused": 1})
 
 
@@ -174,7 +175,7 @@ async def test_two_loops_wait_each_in_its_own() -> None:
     while len(log._waiters) < 2:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     log.release(5)
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(patient(2.0)):
         await asyncio.gather(other, waiting)
     assert log.totals() == (12, {})
 
@@ -194,7 +195,7 @@ async def test_a_loop_that_ended_while_waiting_disturbs_nobody() -> None:
     waiting = asyncio.create_task(log.append(make_record(11)))
     await asyncio.sleep(0)
     log.release(5)
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(patient(2.0)):
         await waiting
     assert log.totals() == (11, {"refused": 1})
 

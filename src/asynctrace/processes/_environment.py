@@ -9,12 +9,15 @@ from ..runtime._environment import copy_of_environment
 
 __all__ = ["environment"]
 
-_NAMES = ("TRACEPARENT", "TRACESTATE")
+_NAMES = frozenset(
+    ("TRACEPARENT", "TRACESTATE", "BAGGAGE", "B3", "X_B3_TRACEID", "X_B3_SPANID", "X_B3_SAMPLED", "X_B3_FLAGS")
+)
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A copy of `base`, by default of this process's environment, with `TRACEPARENT` (and `TRACESTATE`) for where this code
-    is; without them where nothing is current, so that no program takes over what this one was given.
+    """A copy of `base`, by default of this process's environment, with `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`, or what
+    else the tracer's propagators write, for where this code is; without them where nothing is current, so that no program
+    takes over what this one was given.
 
         subprocess.run([…], env=processes.environment())
 
@@ -22,8 +25,7 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     "Environment Variables as Context Propagation Carriers".
     """
     variables = copy_of_environment() if base is None else dict(base)
-    for name in _NAMES:
-        variables.pop(name, None)
+    variables = {name: value for name, value in variables.items() if name not in _NAMES}
     headers: dict[str, str] = {}
     inject(headers)
-    return {**variables, **{name.upper(): value for name, value in headers.items()}}
+    return {**variables, **{name.upper().replace("-", "_"): value for name, value in headers.items()}}

@@ -14,6 +14,7 @@ from ._functions import (
     statistics,
     trace,
     trace_component,
+    trace_stream,
 )
 from ._journal import JournalOptions
 from ._registry import configure, default_tracer, set_default, shutdown, shutdown_sync
@@ -44,4 +45,5 @@ __all__ = [
     "statistics",
     "trace",
     "trace_component",
+    "trace_stream",
 ]

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from .._errors import ConfigurationError
+from ..propagation import KNOWN_PROPAGATORS
 from ..tracing import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatio
 
 __all__ = ["Environment", "copy_of_environment", "read_environment", "state_directory"]
@@ -35,7 +36,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     compression: str | None = None
     encoding: str | None = None
     ca_file: str | None = None
+    stream: str | None = None
+    """The URL of a stream, its prefix, and what its servers' certificates are checked with."""
+    stream_prefix: str | None = None
+    stream_ca: str | None = None
     sampler: Sampler | None = None
+    propagators: tuple[str, ...] | None = None
+    unknown_propagators: tuple[str, ...] = ()
     no_color: bool = False
     state: Path = Path()
     """The state directory: see `state_directory()`."""
@@ -49,6 +56,7 @@ def copy_of_environment() -> dict[str, str]:
 def read_environment() -> Environment:
     """Read it now. Raises `ConfigurationError`."""
     resource = _pairs("OTEL_RESOURCE_ATTRIBUTES") or {}
+    known, unknown = _propagators()
     return Environment(
         is_disabled=_text("OTEL_SDK_DISABLED", "false").lower() == "true",
         service=_text("OTEL_SERVICE_NAME") or resource.get("service.name"),
@@ -59,7 +67,12 @@ def read_environment() -> Environment:
         compression=_one_of(_otlp("COMPRESSION"), ("gzip", "zstd", "none")),
         encoding=_protocol(_otlp("PROTOCOL")),
         ca_file=_text(_otlp("CERTIFICATE")) or None,
+        stream=_text("ASYNCTRACE_STREAM") or None,
+        stream_prefix=_text("ASYNCTRACE_STREAM_PREFIX") or None,
+        stream_ca=_text("ASYNCTRACE_STREAM_CA") or None,
         sampler=_sampler(),
+        propagators=known or None,
+        unknown_propagators=unknown,
         no_color=bool(_text("NO_COLOR")),
         state=state_directory(os.environ),
     )
@@ -145,13 +158,21 @@ def _protocol(variable: str) -> str | None:
     raise ConfigurationError(f"{variable} is http/protobuf or http/json, not {text!r:.80}")
 
 
+def _propagators() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(those that are known here, the others)."""
+    texts = (part.strip().lower() for part in _text("OTEL_PROPAGATORS").split(","))
+    names = tuple(dict.fromkeys(filter(None, texts)))
+    known = tuple(name for name in names if name in KNOWN_PROPAGATORS)
+    return known, tuple(name for name in names if name not in known)
+
+
 def _sampler() -> Sampler | None:
     name = _text("OTEL_TRACES_SAMPLER").lower()
     if not name:
         return None
     is_parent_based = name.startswith("parentbased_")
     root = _checked("OTEL_TRACES_SAMPLER", name.removeprefix("parentbased_"), _root_sampler)
-    return ParentBased(root) if is_parent_based else root  # type: ignore[arg-type]
+    return ParentBased(root) if is_parent_based else root
 
 
 def _root_sampler(name: str) -> Sampler:

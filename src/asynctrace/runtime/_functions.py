@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, TypeVar
 
 from .._contracts import Link, Receipt, SpanKind
-from ..propagation import inject_headers
-from ..tracing import ComponentTraceContext, TraceContext, current_component, current_trace, span_at
+from ..tracing import ComponentTraceContext, TraceContext, current_component, current_trace, inject_at
 from ..tracing import bind as bind_here
 from ..tracing import extract as extract_from
 from . import _registry
@@ -28,10 +27,12 @@ __all__ = [
     "statistics",
     "trace",
     "trace_component",
+    "trace_stream",
 ]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 
 def trace(
@@ -45,6 +46,9 @@ def trace(
     metadata: Mapping[str, object] | None = None,
     inputs: object = None,
     context: TraceContext | None = None,
+    kind: SpanKind | str | None = None,
+    attributes: Mapping[str, object] | None = None,
+    links: Sequence[TraceContext | ComponentTraceContext | Link] | None = None,
 ) -> TraceContext:
     """`Tracer.trace()` of the default tracer."""
     return default_tracer().trace(
@@ -57,6 +61,9 @@ def trace(
         metadata=metadata,
         inputs=inputs,
         context=context,
+        kind=kind,
+        attributes=attributes,
+        links=links,
     )
 
 
@@ -73,6 +80,32 @@ def trace_component(
     """`Tracer.trace_component()` of the default tracer."""
     return default_tracer().trace_component(
         name, type=type, kind=kind, inputs=inputs, metadata=metadata, attributes=attributes, links=links
+    )
+
+
+def trace_stream(
+    name: str,
+    source: S,
+    *,
+    type: str | None = None,
+    kind: SpanKind | str | None = None,
+    inputs: object = None,
+    metadata: Mapping[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
+    links: Sequence[TraceContext | ComponentTraceContext | Link] | None = None,
+    text: Callable[[Any], str | None] | None = None,
+) -> S:
+    """`Tracer.trace_stream()` of the default tracer."""
+    return default_tracer().trace_stream(
+        name,
+        source,
+        type=type,
+        kind=kind,
+        inputs=inputs,
+        metadata=metadata,
+        attributes=attributes,
+        links=links,
+        text=text,
     )
 
 
@@ -122,14 +155,13 @@ def bind(function: F) -> F:
 
 def inject(carrier: MutableMapping[str, str]) -> None:
     """`Tracer.inject()` of whichever tracer is current here."""
-    span = span_at(current_component() or current_trace())
-    if span is not None:
-        inject_headers(carrier, span)
+    inject_at(current_component() or current_trace(), carrier)
 
 
 def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext:
-    """`Tracer.extract()`, which needs no tracer."""
-    return extract_from(carrier)
+    """`Tracer.extract()` of the default tracer; where none was made, of one without settings."""
+    tracer = _registry._default
+    return extract_from(carrier) if tracer is None else tracer.extract(carrier)
 
 
 async def flush(timeout: float | None = None, *, trace_id: str | None = None) -> Receipt:

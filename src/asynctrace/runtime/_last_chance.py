@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..delivery import DeadLetters, Outside
+from ..delivery import DeadLetters, Outside, in_place
 from . import _registry
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _alone() -> Iterator[None]:
     aside = sys.modules.get("asynctrace.exporters._aside")  # where it is not loaded, no exporter starts any
     _places += 1
     try:
-        with nullcontext() if aside is None else aside.in_place(), DeadLetters.in_place():
+        with nullcontext() if aside is None else aside.in_place(), DeadLetters.in_place(), in_place():
             yield
     finally:
         _places -= 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from .._errors import MisuseError
+from ..delivery import OwnExecutor
 
 __all__ = ["run_privately", "when_closed"]
 
@@ -31,13 +32,15 @@ def run_privately(
     if asyncio._get_running_loop() is not None:
         raise MisuseError(f"an event loop is running in this thread: {instead}")
     loop = asyncio.new_event_loop()
+    executor = OwnExecutor()
+    loop.set_default_executor(executor)
     try:
         try:
             return loop.run_until_complete(make())
         finally:
             loop.run_until_complete(before_close(loop))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            executor.shutdown()  # not by the loop, which wants a thread for that
     finally:
         loop.close()
         for callback in when_closed:

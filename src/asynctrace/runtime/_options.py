@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -13,9 +14,13 @@ from .._contracts import AttributeValue, Clock, Exporter, IdSource
 from .._diagnostics import Diagnostics
 from .._errors import ConfigurationError
 from ..delivery import DeliveryOptions, NoticeCallback
+from ..propagation import W3C, Propagators
 from ..spanlog import DropOldest, WhenFull, parse_when_full
 from ._environment import Environment
 from ._journal import JournalOptions, JournalSettings
+
+if TYPE_CHECKING:
+    from ..exporters import RedisExporter
 
 __all__ = [
     "Settings",
@@ -28,6 +33,7 @@ __all__ = [
     "named",
     "named_in",
     "policy_of",
+    "propagators_of",
     "seconds",
     "whole",
 ]
@@ -76,7 +82,9 @@ def _apply_environment(exporter: Exporter, environment: Environment, clock: Cloc
     """Exporters cannot read the environment: what the user left open is filled in here."""
     from ..exporters import ConsoleExporter, OTLPExporter
 
-    if isinstance(exporter, OTLPExporter):
+    if _is_redis(exporter):
+        _apply_stream(exporter, environment)
+    elif isinstance(exporter, OTLPExporter):
         settings: dict[str, Any] = {
             "endpoint": environment.endpoint,
             "headers": environment.headers,
@@ -91,6 +99,26 @@ def _apply_environment(exporter: Exporter, environment: Environment, clock: Cloc
         exporter.with_defaults(**settings, clock=clock)
     elif isinstance(exporter, ConsoleExporter) and environment.no_color:
         exporter.with_defaults(color=False)
+
+
+def _is_redis(exporter: Exporter) -> TypeGuard[RedisExporter]:
+    """Where its module is not loaded, nobody has one."""
+    module = sys.modules.get("asynctrace.exporters._redis")
+    return module is not None and isinstance(exporter, module.RedisExporter)
+
+
+def _apply_stream(exporter: RedisExporter, environment: Environment) -> None:
+    settings = {
+        "url": ("ASYNCTRACE_STREAM", environment.stream),
+        "prefix": ("ASYNCTRACE_STREAM_PREFIX", environment.stream_prefix),
+        "ca_file": ("ASYNCTRACE_STREAM_CA", environment.stream_ca),
+    }
+    for field, (variable, value) in settings.items():
+        try:
+            exporter.with_defaults(**{field: value})
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{variable}: {error}") from None
+    exporter.with_defaults(**{field: value for field, (_, value) in settings.items()})
 
 
 def named_in(resource: Mapping[str, AttributeValue] | None) -> str | None:
@@ -134,6 +162,16 @@ def policy_of(when_full: object, journal: JournalSettings | None, capacity_bytes
     if journal is None:
         raise ConfigurationError('when_full="journal" needs a journal: leave journal=False out')
     return DropOldest(), max(capacity_bytes, journal.bounds.capacity_bytes)
+
+
+def propagators_of(given: Sequence[str] | None, environment: Environment, diagnostics: Diagnostics) -> Propagators:
+    """Those of `propagators=`, else of the environment; what it names that nobody knows here is told of, as OpenTelemetry
+    says ("Environment variable specification", enum). Raises `ConfigurationError` and `TypeError`."""
+    if given is not None:
+        return Propagators(given)
+    for name in environment.unknown_propagators:
+        diagnostics.warning("runtime.unknown_propagator", reason=name, variable="OTEL_PROPAGATORS")
+    return W3C if environment.propagators is None else Propagators(environment.propagators)
 
 
 def callbacks_of(**given: NoticeCallback | None) -> dict[str, NoticeCallback]:

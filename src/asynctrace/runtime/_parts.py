@@ -7,7 +7,7 @@ tracer that is forgotten is kept alive by the registry, not by what it owns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -16,6 +16,7 @@ from weakref import ref
 from .._contracts import IdSource, Scope
 from ..delivery import Callbacks, DeadLetters, Delivery, Origin
 from ..spanlog import SpanLog
+from ..tracing._notices import Notice, open_notices
 from ..tracing._scope import SUPPRESSED, component_var
 from ._journal import Journaling, make_log
 from ._options import Settings, dead_letters_in
@@ -71,7 +72,14 @@ def make_parts(tracer: Tracer, settings: Settings, drain_timeout: float) -> Part
             **more,
         )
 
-    delivery = make_delivery(log, settings.exporters, origin, options=settings.delivery, on_home=tell.moved_in)
+    delivery = make_delivery(
+        log,
+        settings.exporters,
+        origin,
+        options=settings.delivery,
+        on_home=tell.moved_in,
+        open_spans=tell.open_spans,
+    )
     journaling = None
     if settings.journal is not None:
         recovery = Recovery(
@@ -149,6 +157,11 @@ class _Weakly:
         tracer = self._reference()
         if tracer is not None and tracer._journaling is not None:
             tracer._journaling.moved_in(loop)
+
+    def open_spans(self) -> Iterable[Notice]:
+        """None once it shuts down: what is open then ends, or is cut."""
+        tracer = self._reference()
+        return () if tracer is None or tracer._is_closed else open_notices(tracer)
 
     def parent(self) -> str:
         """Asked when the journal is opened: until then a child that was told where it comes from may still be told."""

@@ -10,7 +10,8 @@ Promises:
 2. The keys of its requests are the old ones, the resource is the recorded one, the exporter that of the same lane name.
 3. What cannot be delivered stays, whole, for whoever comes next. After `max_age`, or beyond `capacity_bytes`, the oldest
    goes.
-4. A journal over whose reading three processes died is put aside. One of a newer version is left alone.
+4. A journal over whose reading three processes died is put aside. One of a newer version is left alone. Nobody dies by
+   being told to end while it reads.
 5. A loop that ends lets the pass under way finish, for as long as its own lanes may drain.
 """
 
@@ -32,6 +33,7 @@ from .._diagnostics import Diagnostics
 from .._errors import AsynctraceError
 from ..delivery import Callbacks, Delivery, DeliveryNotice, DeliveryOptions, Origin, create_patient_task
 from ..exporters._aside import loading, run_aside
+from ._claimed import Claimed
 from ._journal import JournalSettings, boot_id
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ __all__ = ["Recovery"]
 _PASS_INTERVAL = 30.0
 _SIBLING_INTERVAL = 1.0
 """Seconds between two passes while other processes of the service live, any of which may die."""
-_MOST_DEATHS = 3
 _AGAIN = 600.0
 """Seconds after which a journal that could not be read is tried again: a disk that failed once may work by then."""
 _PATIENCE = 10.0
@@ -224,46 +225,25 @@ class Recovery:
             self._diagnostics.error("runtime.journal_quarantined", path=str(aside), why="damaged")
 
     async def _recover(self, path: Path) -> None:
-        from ..spanlog.journal import claim
-
-        directory = await run_aside(lambda: claim(path))
-        if directory is None:
-            return
+        claimed = Claimed(path)
         try:
-            is_done = await self._deliver(directory)
+            await run_aside(claimed.read)
+            if claimed.orphan is not None and await self._deliver(path, claimed.orphan):
+                claimed.remove()
+            elif claimed.is_deadly:
+                aside = claimed.quarantine()
+                self._diagnostics.error("runtime.journal_quarantined", path=str(aside), why="deaths")
         except (AsynctraceError, OSError) as error:
             self._pass_by(path)
             self._diagnostics.warning("runtime.recovery_failed", path=str(path), error=repr(error)[:300])
-            directory.release()
-        except BaseException:
-            directory.release()
-            raise
-        else:
-            if is_done:
-                directory.remove()
-            else:
-                directory.release()
+        finally:
+            claimed.let_go()
 
     def _pass_by(self, path: Path) -> None:
         self._passed_by[path] = self._time_ns() + int(_AGAIN * 1e9)
 
-    async def _deliver(self, directory: JournalDirectory) -> bool:
+    async def _deliver(self, path: Path, orphan: OrphanLog) -> bool:
         """True when every lane has settled everything."""
-        from ..spanlog.journal import OrphanLog, quarantine
-
-        if directory.deaths >= _MOST_DEATHS:
-            aside = quarantine(directory, f"{directory.deaths} processes died over it")
-            self._diagnostics.error("runtime.journal_quarantined", path=str(aside), why="deaths")
-            return False
-        directory.note_death_begins()
-        orphan = await run_aside(lambda: OrphanLog.open(directory, boot_id=boot_id()))
-        try:
-            directory.note_survived()
-            return await self._deliver_orphan(directory.path, orphan)
-        finally:
-            orphan.close()
-
-    async def _deliver_orphan(self, path: Path, orphan: OrphanLog) -> bool:
         names = set(orphan.lane_names())
         ours = [(name, exporter) for name, exporter in self._exporters if not names or name in names]
         if ours:

@@ -25,6 +25,9 @@ class SystemClock:
 class RandomIds:
     """Ids from a generator seeded by the operating system. `os.urandom` for each id costs ten times as much."""
 
+    is_random = True
+    """All bits of a trace id are (W3C Trace Context Level 2, "Random Trace ID Flag")."""
+
     def __init__(self) -> None:
         self._random = random.Random()
         # A thousand ids are cut from one large random number. The chain is C from end to end, so it is atomic and takes

@@ -46,6 +46,7 @@ from ._options import (
     named,
     named_in,
     policy_of,
+    propagators_of,
     seconds,
     whole,
 )
@@ -76,7 +77,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     late_calls: dict[str, int] = {}
     """Calls on components that had ended, by name: they did nothing."""
     ignored_contexts: dict[str, int] = {}
-    """Callers' contexts that could not be used, by reason: `malformed`, `too_large`, `newer_version`."""
+    """Callers' contexts that could not be used, by reason: `malformed`, `too_large`, `newer_version`; and `baggage`, of which
+    not all could be."""
     internal_errors: dict[str, int] = {}
     """Errors inside tracing, by type: contained, each cost at most one field or one span."""
     lanes: dict[str, LaneStatistics] = {}
@@ -99,8 +101,9 @@ class Tracer(Recorder):
     `"drop_oldest"`, `"wait"` or `WaitForRoom(timeout=…)`. `shutdown_timeout`: seconds. `mask`: None for the built-in
     rules, a function `(key, text) -> text` that comes after them, or False. `journal`: where what has ended outlives the
     process: `"auto"` in the state directory if that is possible, True or a path for one that must be, False for none;
-    `sync` seconds between two syncs to its disk. `when_full="journal"` lets the log grow there. Raises
-    `ConfigurationError` or `TypeError` for what cannot work, here and not later.
+    `sync` seconds between two syncs to its disk. `when_full="journal"` lets the log grow there.
+    `propagators`: the formats of `inject()` and `extract()`, of `"tracecontext"`, `"baggage"` (these two by default),
+    `"b3"` and `"b3multi"`. Raises `ConfigurationError` or `TypeError` for what cannot work, here and not later.
     """
 
     __slots__ = (
@@ -139,6 +142,7 @@ class Tracer(Recorder):
         mask: MaskOption = None,
         limits: Limits | None = None,
         sampler: Sampler | None = None,
+        propagators: Sequence[str] | None = None,
         resource: Mapping[str, AttributeValue] | None = None,
         delivery: DeliveryOptions | None = None,
         on_drop: NoticeCallback | None = None,
@@ -174,6 +178,7 @@ class Tracer(Recorder):
             "mask": mask,
             "limits": limits,
             "sampler": sampler,
+            "propagators": propagators,
             "resource": resource,
             "delivery": delivery,
             "on_drop": on_drop,
@@ -206,6 +211,7 @@ class Tracer(Recorder):
             limits=limits,
             mask=mask,
             sampler=ALWAYS_OFF if environment.is_disabled else sampler or environment.sampler,
+            propagators=propagators_of(propagators, environment, self._settings.diagnostics),
             cancelled_types=(asyncio.CancelledError,),
         )
         self._slab = self._journaling
@@ -481,6 +487,7 @@ class Tracer(Recorder):
         self._span_id, self._trace_id_source = self._ids.span_id, self._ids.trace_id
         self._open = OpenSpans()
         self._recent = self._open.recent
+        self._begin_sampling()
         self._late_calls, self._ignored_contexts, self._errors = {}, {}, {}
         self._is_closed = self._has_children = False
         old_delivery.forget_in_child()

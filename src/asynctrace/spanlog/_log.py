@@ -32,6 +32,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate
 
+from .._errors import WireError
+from ..wire import record_trace_id
 from ._policy import DropNewest, DropOldest, WaitForRoom, WhenFull
 from ._segment import SEGMENT_BYTES, Segment, find_last
 
@@ -49,6 +51,10 @@ _MOST_STAGED = 64
 
 _LARGE_RECORD = 4096
 """A record of more bytes is stored at once, so that what is staged stays below 256 KiB."""
+
+
+_MOST_REFUSED_TRACES = 1024
+"""Beyond so many, spans are only counted."""
 
 
 class SpanLog:
@@ -79,6 +85,7 @@ class SpanLog:
         self._staged: list[bytes] = []
         self._closed_for: str | None = None
         self._refused: dict[str, int] = {}
+        self.refused_traces: dict[bytes, int] = {}
         self._segments: deque[Segment] = deque()
         self._spare: Segment | None = None
         self._floor = 0
@@ -129,6 +136,7 @@ class SpanLog:
                 self._store_locked()
             else:
                 self._count_refused("refused")
+                self._note_trace_of(record)
         self._tell_reader()
 
     def _append_if_room(self, record: bytes) -> bool:
@@ -144,6 +152,7 @@ class SpanLog:
         """Store `record` if there is room now, else count it as `refused`."""
         if not self.append_nowait(record):
             self.refuse("refused")
+            self._note_trace_of(record)
 
     def refuse(self, reason: str) -> None:
         """Count one record that never reached the log."""
@@ -252,6 +261,9 @@ class SpanLog:
         with self._lock:
             return sum(segment.capacity for segment in self._segments)
 
+    is_scoped: bool = False
+    """Whether a record may name a scope of its own: set by whoever makes the first one, and read for each batch."""
+
     gap_reason: str = "evicted"
     """Why records are missing that a reader had not settled."""
 
@@ -322,7 +334,8 @@ class SpanLog:
         """Store the first of the staged records, in a new segment if need be, or count it as refused."""
         size = len(record)
         if not self._prepare(size):
-            del self._staged[0]
+            del self._staged[0]  # first: between this and the count nothing may interrupt
+            self._note_trace_of(record)
             return
         number, start = self._stored, self._end
         end = start + size
@@ -343,6 +356,14 @@ class SpanLog:
         else:
             return True
         return False
+
+    def _note_trace_of(self, record: bytes) -> None:
+        """Whose record was refused, so that the root of its trace can say so; for so many traces at once."""
+        if len(self.refused_traces) >= _MOST_REFUSED_TRACES:
+            return
+        with suppress(WireError):  # what is no span has no trace
+            trace_id = record_trace_id(record)
+            self.refused_traces[trace_id] = self.refused_traces.get(trace_id, 0) + 1
 
     def _set_stage_limit(self) -> None:
         until_wake = self._wake_at - self._stored

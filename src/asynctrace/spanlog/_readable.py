@@ -11,6 +11,11 @@ class ReadableLog(Protocol):
     """Numbered records, cut in runs from anywhere and freed from below. See `SpanLog` for what each one promises."""
 
     @property
+    def is_scoped(self) -> bool:
+        """Whether a record may name a scope of its own."""
+        ...
+
+    @property
     def gap_reason(self) -> str:
         """Why records are missing that a reader had not settled."""
         ...

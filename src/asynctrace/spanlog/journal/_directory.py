@@ -205,6 +205,11 @@ class JournalDirectory:
         _write_deaths(self.path, 0)
         self.deaths = 0
 
+    def note_nobody_died(self) -> None:
+        """The work came to no end, and this process lives: the deaths are those before. Raises `OSError`."""
+        self._check_held()
+        _write_deaths(self.path, self.deaths)
+
     def release(self) -> None:
         """Leave it to whoever claims it next."""
         self._lock.release()

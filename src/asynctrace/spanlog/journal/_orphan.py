@@ -56,6 +56,9 @@ class OrphanLog:
     `close()` must be called. It does not let go of the directory: that is the caller's.
     """
 
+    is_scoped = True
+    """Nobody wrote down whether it is."""
+
     gap_reason = "corrupt"
     """Why records in a gap are not delivered."""
 
