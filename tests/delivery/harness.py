@@ -20,6 +20,8 @@ import pytest
 from asynctrace import DeliveryOptions, Receipt, Tracer
 from asynctrace.testing import FaultServer
 
+from ..patience import patient
+
 T = TypeVar("T")
 
 MakeTracer = Callable[..., Tracer]
@@ -42,17 +44,17 @@ BROKEN = (AssertionError, TimeoutError, pytest.fail.Exception)
 async def within(seconds: float, awaitable: Awaitable[T], what: str) -> T:
     """The result of `awaitable`; a deadline that passes is a broken promise, not a hanging test."""
     task = asyncio.ensure_future(awaitable)
-    done, _ = await asyncio.wait([task], timeout=seconds)
+    done, _ = await asyncio.wait([task], timeout=patient(seconds))
     if not done:
         task.cancel()
         await asyncio.wait([task], timeout=1.0)
-        raise Broken(f"{what}: not within {seconds} s")
+        raise Broken(f"{what}: not within {patient(seconds)} s")
     return task.result()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Return when `condition()` is true: for counters, which have no event."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patient(seconds)):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -27,6 +27,7 @@ from asynctrace.testing import (
     TooLargeOver,
 )
 
+from ..patience import patient
 from . import doubles
 from .harness import (
     BROKEN,
@@ -197,7 +198,7 @@ async def check_a_blocked_lane_keeps_everything(make_tracer: MakeTracer, status:
         options = msgspec.structs.replace(QUICK, blocked_interval=0.2)
         async with make_tracer(service="shop", exporters=[OTLPExporter(server.url)], delivery=options) as tracer:
             ids = await end_spans(tracer, 50)
-            await server.wait_for_requests(3, timeout=1.5)
+            await server.wait_for_requests(3, timeout=patient(1.5))
             receipt = tracer.receipt()
             assert_balanced(receipt)
             assert (receipt.pending, receipt.rejected, receipt.dropped) == (50, 0, 0), f"{receipt!r}"
@@ -397,8 +398,8 @@ async def check_broken_lanes_stay_alone(make_tracer: MakeTracer) -> None:
         exporters = [RaisesOnStart(), OTLPExporter(server.url), RaisesOnExport(), memory, NeverAnswers()]
         async with make_tracer(service="shop", exporters=exporters, delivery=QUICK, shutdown_timeout=0.3) as tracer:
             ids = await end_spans(tracer, 20)
-            await server.wait_for_spans(20, timeout=2.0)
-            await memory.wait_for(20, timeout=2.0)
+            await server.wait_for_spans(20, timeout=patient(2.0))
+            await memory.wait_for(20, timeout=patient(2.0))
             assert_arrived_once(server, ids)
             with pytest.raises(TimeoutError):
                 await tracer.flush(timeout=0.1)

@@ -21,6 +21,7 @@ from asynctrace.exporters import MemoryExporter, OTLPExporter
 from asynctrace.testing import FaultServer
 from asynctrace.testing._faults import PartialSuccess, RejectWhen
 
+from ..patience import patient
 from .harness import BROKEN, QUICK, Broken, Ticker, end_spans, until, within
 
 pytestmark = pytest.mark.anyio
@@ -59,16 +60,16 @@ async def check_nobody_waits(make_callbacks: Make) -> None:
     async def hang(notice: DeliveryNotice) -> None:
         await never.wait()
 
-    callbacks = make(make_callbacks, on_drop=lambda notice: release.wait(0.3), on_reject=hang)
+    callbacks = make(make_callbacks, on_drop=lambda notice: release.wait(2.0), on_reject=hang)
     try:
         async with Ticker() as ticker:
             began = time.perf_counter()
             for _ in range(5):
                 callbacks.tell(drop())
                 callbacks.tell(DeliveryNotice(kind="reject", count=1))
-            assert time.perf_counter() - began < 0.5, "tell() waits"
+            assert time.perf_counter() - began < 1.5, "tell() waits"
             await asyncio.sleep(0.2)
-        assert ticker.longest < 0.15, f"the loop stood still for {ticker.longest} s"
+        assert ticker.longest < 1.0, f"the loop stood still for {ticker.longest} s"
     finally:
         release.set()
         never.set()
@@ -335,13 +336,13 @@ async def check_no_lane_waits(make_tracer: Callable[..., Tracer]) -> None:
     try:
         tracer = make_tracer(
             service="shop", exporters=[Picky()], delivery=QUICK, journal=False, shutdown_timeout=1.0,
-            on_reject=lambda notice: release.wait(10),
+            on_reject=lambda notice: release.wait(60),
         )  # fmt: skip
         began = time.perf_counter()
         for _ in range(5):
             await end_spans(tracer, 10)
             await within(2.0, tracer.flush(), "a flush beside a callback that hangs")
-        assert time.perf_counter() - began < 2.0, "a flush waited for a callback"
+        assert time.perf_counter() - began < patient(2.0), "a flush waited for a callback"
         assert tracer.receipt().accepted == 45
     finally:
         release.set()

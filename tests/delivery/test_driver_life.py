@@ -24,6 +24,7 @@ from asynctrace.delivery._lane import Lane
 from asynctrace.exporters import OTLPExporter
 from asynctrace.testing import Delay, FaultServer
 
+from ..patience import patient
 from . import wrong_drivers
 from .harness import BROKEN, QUICK, Broken, assert_balanced, assert_complete, end_spans, end_spans_sync, until, within
 
@@ -96,7 +97,7 @@ def run(main: Callable[[], Coroutine[Any, Any, Any]], seconds: float = 8.0) -> N
     """`asyncio.run()`, and the end of the run has a deadline too."""
     began = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began < seconds, "the end of the run took too long"
+    assert time.monotonic() - began < patient(seconds), "the end of the run took too long"
 
 
 # ── cancelled ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -112,7 +113,7 @@ def check_a_lane_cancelled_before_its_first_step_delivers() -> None:
         ids.update(await end_spans(tracer, 5))  # gives up control nowhere
         task = lane_task()
         task.cancel()
-        await asyncio.wait([task], timeout=3.0)
+        await asyncio.wait([task], timeout=patient(3.0))
 
     run(main)
     try:
@@ -134,7 +135,7 @@ def check_a_cancelled_lane_drains_and_the_second_cancellation_ends_it() -> None:
         await asyncio.wait([task], timeout=0.1)
         assert not task.done(), "something is not settled, and there is time"
         task.cancel()
-        await asyncio.wait([task], timeout=1.0)
+        await asyncio.wait([task], timeout=patient(1.0))
         assert task.done(), "told twice"
         assert task.cancelled()
         assert tracer.receipt().pending == 5
@@ -168,7 +169,7 @@ def check_a_cancelled_lane_takes_along_what_others_end_while_they_are_cancelled(
         task = lane_task()
         for each in (task, working):
             each.cancel()
-        await asyncio.wait([task, working], timeout=3.0)
+        await asyncio.wait([task, working], timeout=patient(3.0))
         assert task.done()
         assert len(ids) == 6
 
@@ -445,7 +446,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=2.0))
+        loop.run_until_complete(asyncio.wait(tasks, timeout=patient(2.0)))
     loop.close()
 
 

@@ -178,7 +178,7 @@ from asynctrace.exporters import OTLPExporter
 
 class One:
     payload = [wire.frame(wire.encode_span(Span(trace_id="ab" * 16, span_id="cd" * 8, name="last words")))]
-    count, size, key, resource = 1, len(payload[0]), "k", Resource()
+    count, size, key, resource, is_scoped = 1, len(payload[0]), "k", Resource(), False
     resource_bytes, scope_bytes = wire.encode_resource(resource), wire.encode_scope(Scope())
 
 async def export():

@@ -4,6 +4,7 @@ from ._batch import Origin, RecordBatch
 from ._callbacks import Callbacks, DeliveryNotice, NoticeCallback
 from ._dead_letters import DeadLetters
 from ._delivery import Delivery
+from ._executor import OwnExecutor, in_place
 from ._lane_state import LaneState, LaneStatistics
 from ._options import DeliveryOptions
 from ._outside import Outside
@@ -20,7 +21,9 @@ __all__ = [
     "NoticeCallback",
     "Origin",
     "Outside",
+    "OwnExecutor",
     "RecordBatch",
     "create_patient_task",
     "create_stubborn_task",
+    "in_place",
 ]

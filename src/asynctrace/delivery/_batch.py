@@ -38,15 +38,18 @@ class Origin(msgspec.Struct, frozen=True):
 class RecordBatch:
     """The `Batch` that lanes hand to exporters."""
 
-    __slots__ = ("_spans", "count", "key", "payload", "resource", "resource_bytes", "scope_bytes", "size")
+    __slots__ = ("_spans", "count", "is_scoped", "key", "payload", "resource", "resource_bytes", "scope_bytes", "size")
 
-    def __init__(self, origin: Origin, key: str, count: int, payload: Sequence[bytes | memoryview]) -> None:
+    def __init__(
+        self, origin: Origin, key: str, count: int, payload: Sequence[bytes | memoryview], is_scoped: bool = False
+    ) -> None:
         self.payload = payload
         self.count = count
         self.size = sum(map(len, payload))
         self.resource = origin.resource
         self.resource_bytes = origin.resource_bytes
         self.scope_bytes = origin.scope_bytes
+        self.is_scoped = is_scoped
         self.key = key
         self._spans: tuple[Span, ...] | None = None
 

@@ -33,6 +33,7 @@ from ._lane import Lane
 from ._lane_state import LaneStatistics
 from ._lane_store import LaneStore, StoredLane
 from ._losses import Losses
+from ._open_spans import Heartbeat, OpenSpanSource
 from ._options import DeliveryOptions
 from ._waiters import Waiter, Waiters
 from ._window import Window
@@ -61,7 +62,7 @@ class Delivery:
 
     `origin` names the log for ever, in the keys of its batches; `new_context` makes the context that lanes run in;
     `drain_timeout` is how long (seconds) lanes that are cancelled may go on to drain; `on_home` is called in each loop
-    that the lanes move to.
+    that the lanes move to; `open_spans` is asked for the spans that are open, where a far side wants to know.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Delivery:
         on_home: Callable[[asyncio.AbstractEventLoop], object] = lambda loop: None,
         dead_letters: DeadLetters | None = None,
         callbacks: Callbacks | None = None,
+        open_spans: OpenSpanSource | None = None,
     ) -> None:
         self._log = log
         self._options = options
@@ -100,6 +102,7 @@ class Delivery:
         self._losses = Losses(origin, dead_letters, callbacks)
         self._losses.watch(lane for lane, _ in self._lanes)
         self._is_kept = self._is_resumed = False
+        self._open_spans = open_spans
 
     # With a journal ----------------------------------------------------------------------------------------------
 
@@ -181,6 +184,7 @@ class Delivery:
                 on_progress=self._progressed,
                 on_wait=self._set_wake,
                 on_broken=self._broke,
+                make_heartbeat=self._make_heartbeat,
             )
             for lane, exporter in self._lanes
         ]
@@ -337,7 +341,14 @@ class Delivery:
 
     def _make_batch(self, window: Window) -> RecordBatch:
         key = self._origin.key(window.first, window.count)
-        return RecordBatch(self._origin, key, window.count, window.payload)
+        return RecordBatch(self._origin, key, window.count, window.payload, self._log.is_scoped)
+
+    def _make_heartbeat(self, exporter: Exporter) -> Heartbeat | None:
+        if self._open_spans is None:
+            return None
+        return Heartbeat(
+            exporter, self._open_spans, lambda records: RecordBatch(self._origin, "", len(records), records)
+        )
 
     def _progressed(self) -> None:
         for lane, _ in self._lanes:

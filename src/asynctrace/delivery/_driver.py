@@ -26,6 +26,7 @@ from .._contracts import Batch, Exporter, ExportResult
 from .._diagnostics import Diagnostics
 from ._lane import Lane
 from ._lane_state import LaneState
+from ._open_spans import Heartbeat
 from ._options import DeliveryOptions
 from ._pace import Lag
 from ._tasks import AtLeastOneStep, create_task
@@ -61,6 +62,7 @@ class LaneDriver:
         on_progress: Callable[[], None],
         on_wait: Callable[[], None],
         on_broken: Callable[[Exception], None],
+        make_heartbeat: Callable[[Exporter], Heartbeat | None] = lambda exporter: None,
     ) -> None:
         self.lane = lane
         lane.adopt(self)
@@ -74,6 +76,8 @@ class LaneDriver:
         self._on_progress = on_progress
         self._on_wait = on_wait
         self._on_broken = on_broken
+        self._make_heartbeat = make_heartbeat
+        self._heartbeat: asyncio.Task[None] | None = None
         self._event = asyncio.Event()
         self._lag = Lag()
         self._woken_at: float | None = None
@@ -181,6 +185,8 @@ class LaneDriver:
     def _drain(self) -> None:
         """Cancelled: settle what there is, and what the tasks that are cancelled with us still end."""
         self._is_cancelled = True
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         self.lane.interruptions += 1
         if self._leave_by is None:
             now = self._loop.time()
@@ -210,6 +216,9 @@ class LaneDriver:
     async def _let_go(self) -> None:
         for task in self._flying:
             task.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait([self._heartbeat], timeout=self._close_timeout)
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
         if self._flying:
@@ -246,11 +255,22 @@ class LaneDriver:
             self._tell(state, result)
             self._on_progress()
             self._errors_in_a_row = 0
+            if self._heartbeat is None and getattr(self._exporter, "takes_open_spans", False):
+                self._tell_of_open_spans()
         except Exception as error:  # noqa: BLE001  (supervised, as above)
             self.lane.put_back(window)
             self._stumbled(error)
         finally:
             self.wake()
+
+    def _tell_of_open_spans(self) -> None:
+        """From now on; the far side asked for it."""
+        heartbeat = None if self._leave_by is not None else self._make_heartbeat(self._exporter)
+        if heartbeat is not None:
+            task = create_task(self._loop, heartbeat.run(), name="asynctrace open spans", context=self._context)
+            asyncio._unregister_task(task)  # as the requests: `asyncio.run()` does not wait for it
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self._heartbeat = task
 
     async def _export(self, window: Window) -> ExportResult:
         try:
@@ -292,8 +312,7 @@ class LaneDriver:
     def _tell(self, before: LaneState, result: ExportResult) -> None:
         lane = self.lane
         if lane.state is LaneState.BLOCKED and before is not LaneState.BLOCKED:
-            self._diagnostics.error(
-                "delivery.blocked", lane=lane.name, reason=result.reason, hint="nothing is dropped; check the settings"
-            )
+            hint = result.detail or "nothing is dropped; check the settings"
+            self._diagnostics.error("delivery.blocked", lane=lane.name, reason=result.reason, hint=hint)
         elif lane.state is LaneState.BACKOFF and before is not LaneState.BACKOFF:
             self._diagnostics.warning("delivery.retry", lane=lane.name, reason=result.reason)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 
 from ._driver import LaneDriver
+from ._executor import OwnExecutor
 
 __all__ = ["Home"]
 
@@ -119,11 +120,13 @@ class Home:
     def _own_thread(self) -> None:
         loop = self.loop
         asyncio.set_event_loop(loop)
+        executor = OwnExecutor()
+        loop.set_default_executor(executor)
         try:
             loop.call_soon(self._start)
             loop.run_forever()
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            executor.shutdown()  # not by the loop, which wants a thread for that
         finally:
             self._ended = True
             asyncio.set_event_loop(None)

@@ -1,4 +1,4 @@
-"""Where spans leave: to an OTLP endpoint, a console, a file, memory.
+"""Where spans leave: to an OTLP endpoint, a stream in Redis, a console, a file, memory.
 
 Each exporter hands over a batch when its lane says so, and answers what became of it. None of them retries,
 reads the environment or looks at the current component. The modules load when a name is first used.
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from ._file import FileExporter
     from ._memory import KeptBatch, MemoryExporter
     from ._otlp import OTLPExporter, OTLPStatistics
+    from ._redis import RedisExporter, RedisStatistics
 
 __all__ = [
     "OTLPExporter",
     "OTLPStatistics",
+    "RedisExporter",
+    "RedisStatistics",
     "ConsoleExporter",
     "FileExporter",
     "MemoryExporter",
@@ -26,6 +29,8 @@ __all__ = [
 _HOMES = {
     "OTLPExporter": "_otlp",
     "OTLPStatistics": "_otlp",
+    "RedisExporter": "_redis",
+    "RedisStatistics": "_redis",
     "ConsoleExporter": "_console",
     "FileExporter": "_file",
     "MemoryExporter": "_memory",

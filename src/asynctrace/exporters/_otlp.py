@@ -1,6 +1,7 @@
 """Spans over HTTP to any OpenTelemetry collector or backend.
 
-The body of a request is the batch's own slices under one header: nothing is encoded again. Each `export()` is
+The body of a request is the batch's own slices under one header: nothing is encoded again. Only where records name
+scopes of their own is each one looked at, and put below its scope. Each `export()` is
 one request; what the answer means stands in `_answers`, what can go wrong on the way in `_transport`.
 
 Promises: constructing does not load aiohttp; one session for each event loop, made in it; a repeated batch
@@ -14,16 +15,16 @@ import functools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from .._contracts import Batch, Clock, ExportResult, Outcome
-from ..wire import encode_request
 from ._answers import result_of
 from ._aside import loading, run_aside
 from ._endpoint import checked_ca_file, checked_encoding, checked_settings, without_secrets
+from ._packing import compressed, protobuf_request
 from ._slices import Slices
 from ._suppression import own_traffic
 
@@ -32,13 +33,21 @@ if TYPE_CHECKING:
 
 __all__ = ["OTLPExporter", "OTLPStatistics"]
 
-COMPRESS_ASIDE_FROM: Final = 32 * 1024
-"""Bytes. Compressing less (under 0.5 ms) costs the loop no more than starting a thread."""
+_OF_ONE_PROCESS: Final = {
+    "_clock",
+    "_transport",
+    "_requests",
+    "_sent_bytes",
+    "_by_reason",
+    "_told",
+    "_slices",
+    "takes_open_spans",
+}
 
-LEVEL: Final = 1
-"""Of zlib and zstd. zlib's level 6 takes twice the time for the same ratio on spans."""
+OPEN_SPANS: Final = "x-asynctrace-open-spans"
+"""The header of an answer that says, with `1`: notices of open spans are welcome here."""
 
-_OF_ONE_PROCESS: Final = {"_clock", "_transport", "_requests", "_sent_bytes", "_by_reason", "_told", "_slices"}
+KEY_HEADER: Final = "x-asynctrace-key"
 
 CONTENT_TYPES: Final = {"protobuf": "application/x-protobuf", "json": "application/json"}
 
@@ -98,6 +107,8 @@ class OTLPExporter:
         self._by_reason: Counter[str] = Counter()
         self._told: set[str] = set()
         self._slices = Slices()
+        self.takes_open_spans = False
+        """Whether the latest answer to an export said so."""
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: the settings, secrets included. Connections, counters and the clock stay here."""
@@ -159,6 +170,16 @@ class OTLPExporter:
             _log_message(self._name, result, message)
         return result
 
+    async def export_open(self, batch: Batch) -> None:
+        """Send notices of open spans, once: whatever becomes of them, nobody is told, and nothing is counted."""
+        transport = await self._made_transport()
+        body = await self._body(batch)
+        headers = self._request_headers(batch)
+        del headers[KEY_HEADER]  # they are no records of a log
+        with own_traffic():
+            answer = await transport.post(self._settings.endpoint.url, body, headers)
+        self.takes_open_spans = answer.status < 300
+
     async def release(self) -> None:
         """Close the connections of the running event loop; another loop can go on."""
         if self._transport is not None:
@@ -201,13 +222,15 @@ class OTLPExporter:
             if failure.reason == "tls_error":
                 return ExportResult.blocked("tls_error"), ""
             return ExportResult.try_again(reason=failure.reason), ""
+        if answer.status < 300:
+            self.takes_open_spans = answer.headers.get(OPEN_SPANS) == "1"
         result, message = result_of(answer, batch.count, clock=self._clock)
         if result.detail:
             result = msgspec.structs.replace(result, detail=without_secrets(result.detail, self._settings))
         return result, message
 
     def _request_headers(self, batch: Batch) -> dict[str, str]:
-        headers = {"Content-Type": CONTENT_TYPES[self._encoding], "x-asynctrace-key": batch.key}
+        headers = {"Content-Type": CONTENT_TYPES[self._encoding], KEY_HEADER: batch.key}
         if self._settings.compression != "none":
             headers["Content-Encoding"] = self._settings.compression
         return headers
@@ -232,34 +255,14 @@ class OTLPExporter:
     # its body
 
     async def _body(self, batch: Batch) -> Body:
-        """JSON is made in slices; compressing is done beside the loop, on a copy: the batch is valid only while we are
-        asked."""
+        """JSON is made in slices; compressing is done beside the loop."""
         if self._encoding == "json":
             parts: Body = [await self._slices.json_request(batch)]
         else:
-            parts = encode_request(batch.resource_bytes, batch.scope_bytes, batch.payload)
+            parts = await protobuf_request(batch, self._slices)
         if self._settings.compression == "none":
             return parts
-        compress = functools.partial(_COMPRESS[self._settings.compression], b"".join(parts))
-        return [compress() if batch.size < COMPRESS_ASIDE_FROM else await run_aside(compress)]
-
-
-def _gzip(body: bytes) -> bytes:
-    with loading:
-        import zlib
-
-    deflater = zlib.compressobj(LEVEL, wbits=31)
-    return deflater.compress(body) + deflater.flush()
-
-
-def _zstd(body: bytes) -> bytes:
-    with loading:
-        import zstandard
-
-    return zstandard.ZstdCompressor(level=LEVEL).compress(body)
-
-
-_COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {"gzip": _gzip, "zstd": _zstd}
+        return [await compressed(parts, self._settings.compression)]
 
 
 @functools.cache

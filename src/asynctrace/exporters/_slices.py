@@ -11,8 +11,21 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
+import msgspec
+
 from .._contracts import Batch, Span
-from ..wire import decode_records, decode_request, encode_request, join_json_request, json_record, scan_records
+from ..wire import (
+    decode_records,
+    decode_request,
+    encode_request,
+    encode_scoped_request,
+    group_by_scope,
+    join_json_request,
+    json_record,
+    scan_records,
+    scope_of,
+    take_scope,
+)
 
 __all__ = ["SLICE", "Slices"]
 
@@ -42,9 +55,18 @@ class Slices:
 
     async def json_request(self, batch: Batch) -> bytes:
         """The batch as an OTLP/JSON request. Raises `WireError` for damaged bytes, else as `json_record()`."""
-        spans = await self.collect(json_record(record) for record in _records(batch.payload))
-        (around,) = decode_request(b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, ())))
-        return join_json_request(around, spans)
+        (own,) = decode_request(b"".join(encode_request(batch.resource_bytes, batch.scope_bytes, ())))
+        if not batch.is_scoped:
+            spans = await self.collect(json_record(record) for record in _records(batch.payload))
+            return join_json_request(own.resource, [(own.scope, spans)])
+        taken = await self.collect(_taken_as_json(record) for record in _records(batch.payload))
+        groups = group_by_scope(taken).items()
+        return join_json_request(own.resource, [(scope_of(named) if named else own.scope, s) for named, s in groups])
+
+    async def scoped_request(self, batch: Batch) -> bytes:
+        """The batch as an OTLP request in which records stand in their own scopes. Raises `WireError` for damaged bytes."""
+        taken = await self.collect(take_scope(bytes(record)) for record in _records(batch.payload))
+        return encode_scoped_request(batch.resource_bytes, batch.scope_bytes, group_by_scope(taken))
 
     async def collect(self, steps: Iterable[T]) -> list[T]:
         """What `steps` yields. Each step should take much less than a slice."""
@@ -77,6 +99,11 @@ async def _in_slices(steps: Iterable[T], loop: asyncio.AbstractEventLoop) -> lis
 async def _let_others_run() -> None:
     for _ in range(TURNS):
         await asyncio.sleep(0)
+
+
+def _taken_as_json(record: memoryview) -> tuple[bytes, msgspec.Raw]:
+    named, rest = take_scope(bytes(record))
+    return named, json_record(rest)
 
 
 def _records(payload: Sequence[bytes | memoryview]) -> Iterator[memoryview]:

@@ -36,6 +36,7 @@ from .._errors import ConfigurationError
 from ._answers import MAX_ANSWER, Answer
 from ._aside import run_aside
 from ._endpoint import parse_endpoint
+from ._inherited import close_copy, keep
 
 __all__ = ["Transport", "TransportFailure", "ssl_context_of"]
 
@@ -244,11 +245,6 @@ def _abandon(session: aiohttp.ClientSession) -> None:
         connector._close()
 
 
-_inherited: list[object] = []
-"""What a forked child has of its parent and must not collect: a transport that is collected says good-bye, and takes its
-socket out of the parent's selector, which the two share."""
-
-
 def _forget(session: aiohttp.ClientSession) -> None:
     connector = session.connector
     session.detach()
@@ -256,25 +252,14 @@ def _forget(session: aiohttp.ClientSession) -> None:
         return
     held = [connection for pool in connector._conns.values() for connection, *_ in pool]
     held += connector._acquired
-    _inherited.append((connector, list(held)))
+    keep((connector, list(held)))
     connector._conns.clear()
     connector._acquired.clear()
     connector._closed = True
     for connection in held:
-        _close_copy(getattr(connection, "transport", None))
-
-
-def _close_copy(transport: object) -> None:
-    """Close the descriptor. A loop that is not asyncio's own shows none that could be closed behind its back; the copy
-    then stays open, unused, until the child ends."""
-    _inherited.append(transport)
-    protocol = getattr(transport, "_ssl_protocol", None)
-    if protocol is not None:
-        transport = getattr(protocol, "_transport", None)
-    held = getattr(transport, "_sock", None)
-    if isinstance(held, socket.socket):
-        held.close()
-        transport._sock = None  # type: ignore[attr-defined]  # it is told to nobody as unclosed
+        transport = getattr(connection, "transport", None)
+        keep(transport)
+        close_copy(transport)
 
 
 class _Parts(aiohttp.payload.Payload):
