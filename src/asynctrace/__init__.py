@@ -2,12 +2,13 @@
 
     wire/         the OTLP bytes: encode a span, scan records, decode        (knows no other folder)
     tracing/      1  where spans are made: runs, components, capture, masking, sampling
-    propagation/     W3C trace context and carriers: a place in a trace as text
+    propagation/     W3C trace context, baggage, B3 and carriers: a place in a trace as text
     spanlog/      2  where spans wait: segments, bounds, cursors; the journal, which outlives the process
     delivery/     3  who moves them: lanes, batching, retry, receipts
     exporters/    4  where they leave: OTLP, console, file, memory
     runtime/      assembly: the tracer's life, event loops, forks, signals, the environment, the exit
-    middleware/   doors for frameworks: the lifespan of an ASGI application
+    middleware/   doors for frameworks: the requests and the lifespan of an ASGI application
+    opentelemetry/  OpenTelemetry's tracing API on this core, for its instrumentations
     processes/    doors for processes and threads: pools, children, the environment of a program
     testing/      the kit for tests of traced programs: captured spans, clocks, ids, a backend that fails
     collector/    another program with the same stages: receive, queue, store
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import exporters as exporters
     from . import middleware as middleware
+    from . import opentelemetry as opentelemetry
     from . import processes as processes
     from . import testing as testing
     from ._contracts import (
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
         WireError,
     )
     from .delivery import DeliveryNotice, DeliveryOptions, LaneStatistics
+    from .middleware import lifespan
+    from .propagation import Baggage
     from .runtime import (
         JournalOptions,
         SignalHandlers,
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
         statistics,
         trace,
         trace_component,
+        trace_stream,
     )
     from .spanlog import DropNewest, DropOldest, WaitForRoom
     from .tracing import (
@@ -86,7 +91,11 @@ if TYPE_CHECKING:
         ComponentTraceContext,
         Limits,
         ParentBased,
+        Probability,
+        RateLimit,
         Sampler,
+        Sampling,
+        SamplingRequest,
         TraceContext,
         TraceIdRatio,
         current_component,
@@ -108,8 +117,10 @@ __all__ = [
     # where spans are made
     "trace",
     "trace_component",
+    "trace_stream",
     "TraceContext",
     "ComponentTraceContext",
+    "Baggage",
     "current_trace",
     "current_component",
     "add_log",
@@ -121,9 +132,13 @@ __all__ = [
     "extract",
     "suppress",
     "Sampler",
+    "SamplingRequest",
+    "Sampling",
     "ALWAYS_ON",
     "ALWAYS_OFF",
     "TraceIdRatio",
+    "Probability",
+    "RateLimit",
     "ParentBased",
     # what became of them
     "flush",
@@ -132,6 +147,7 @@ __all__ = [
     "shutdown_sync",
     "install_signal_handlers",
     "SignalHandlers",
+    "lifespan",
     "receipt",
     "Receipt",
     "LaneReceipt",
@@ -204,6 +220,8 @@ _NAMES = {
         "DeliveryOptions",
         "LaneStatistics",
     ),
+    ".propagation": ("Baggage",),
+    ".middleware": ("lifespan",),
     ".runtime": (
         "JournalOptions",
         "SignalHandlers",
@@ -227,6 +245,7 @@ _NAMES = {
         "statistics",
         "trace",
         "trace_component",
+        "trace_stream",
     ),
     ".spanlog": (
         "DropNewest",
@@ -239,7 +258,11 @@ _NAMES = {
         "ComponentTraceContext",
         "Limits",
         "ParentBased",
+        "Probability",
+        "RateLimit",
         "Sampler",
+        "Sampling",
+        "SamplingRequest",
         "TraceContext",
         "TraceIdRatio",
         "current_component",
@@ -248,7 +271,7 @@ _NAMES = {
     ),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
-_FOLDERS = ("exporters", "middleware", "processes", "testing")
+_FOLDERS = ("exporters", "middleware", "opentelemetry", "processes", "testing")
 
 
 def __getattr__(name: str) -> object:

@@ -37,6 +37,7 @@ __all__ = [
     "Exporter",
     "ExportResult",
     "IdSource",
+    "OpenSpan",
     "OpenSpanNotes",
     "Outcome",
     "SpanSink",
@@ -107,17 +108,20 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """The instrumentation scope of spans."""
+    """The instrumentation scope of spans. `schema_url` says by which semantic conventions they are written."""
 
     name: str = ""
     version: str = ""
     attributes: dict[str, AttributeValue] = {}
+    schema_url: str = ""
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """What produced the spans: `service.name`, `service.instance.id`, `process.pid`, `host.name`, …"""
+    """What produced the spans: `service.name`, `service.instance.id`, `process.pid`, `host.name`, … `schema_url` is that of
+    these attributes."""
 
     attributes: dict[str, AttributeValue] = {}
+    schema_url: str = ""
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,9 +221,9 @@ class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
         return cls(outcome=Outcome.TOO_LARGE, reason=reason, detail=detail)
 
     @classmethod
-    def blocked(cls, reason: str, after: float | None = None) -> ExportResult:
-        """Settings must change before anything can be accepted; the lane keeps everything."""
-        return cls(outcome=Outcome.BLOCKED, reason=reason, after=after)
+    def blocked(cls, reason: str, after: float | None = None, detail: str = "") -> ExportResult:
+        """Settings must change before anything can be accepted; the lane keeps everything, and tells `detail` once."""
+        return cls(outcome=Outcome.BLOCKED, reason=reason, after=after, detail=detail)
 
 
 class Batch(Protocol):
@@ -254,6 +258,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def is_scoped(self) -> bool:
+        """Whether a record may name a scope of its own, by `otel.scope.name` (see `wire.take_scope()`)."""
+        ...
+
+    @property
     def key(self) -> str:
         """Names these records for ever: a batch repeated after an ambiguous failure has the same key."""
         ...
@@ -267,9 +276,10 @@ class Batch(Protocol):
 class Exporter(Protocol):
     """Where spans leave. Driven by one lane; spans made inside are suppressed.
 
-    Two methods are optional. `async start()` is called on each event loop before its first batch; an error there
+    Three methods are optional. `async start()` is called on each event loop before its first batch; an error there
     means "try again". `async release()` is called when the lane leaves an event loop but may go on in another one:
-    free what is bound to the loop, keep what is not.
+    free what is bound to the loop, keep what is not. `async export_open(batch)` is called with notices of spans that are
+    still open while the attribute `takes_open_spans` is true; its answer is not looked at, and it may be cancelled.
     """
 
     @property
@@ -288,6 +298,12 @@ class Exporter(Protocol):
 
 class SpanSink(Protocol):
     """Where `tracing` puts encoded spans. Safe from any thread, any loop, a signal handler, a finaliser."""
+
+    is_scoped: bool
+    """Whether any record names a scope of its own: set, once and for all, by whoever makes the first one."""
+
+    refused_traces: dict[bytes, int]
+    """How many records of a trace (16 bytes) were refused for want of room. Bounded; whoever tells of them takes them out."""
 
     def append_nowait(self, record: bytes) -> bool:
         """Store the record, or count it as dropped. False only when the policy is to wait for room:
@@ -338,6 +354,22 @@ class OpenSpanNotes(Protocol):
         ...
 
 
+class OpenSpan(Protocol):
+    """A span that has not ended, at one moment."""
+
+    @property
+    def span_id(self) -> bytes: ...
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        ...
+
+    def record(self) -> bytes:
+        """What is known of it so far: a record without an end time. Made anew by each call."""
+        ...
+
+
 class Clock(Protocol):
     """Both clocks in integer nanoseconds."""
 
@@ -351,7 +383,11 @@ class Clock(Protocol):
 
 
 class IdSource(Protocol):
-    """Where ids come from; never all zero (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4)."""
+    """Where ids come from; never all zero (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
+
+    One whose trace ids have at least their last 7 bytes from chance may say so by an attribute `is_random = True`; others
+    are told then (level 2, "Random Trace ID Flag").
+    """
 
     def trace_id(self) -> bytes:
         """16 bytes."""

@@ -221,4 +221,4 @@ async def _send(exporter: Exporter, letter: DeadLetter) -> ExportResult:
         origin = Origin.recorded(header.key.partition(":")[0], header.resource, header.scope)
     except WireError as error:
         return ExportResult.refused("damaged", f"it cannot be sent: {error}")
-    return await exporter.export(RecordBatch(origin, header.key, header.records, [letter.payload]))
+    return await exporter.export(RecordBatch(origin, header.key, header.records, [letter.payload], is_scoped=True))

@@ -9,6 +9,11 @@
     ├── JournalError                       a journal or its directory that cannot be used; a tracer falls back to memory
     │   ├── JournalDamaged                 bytes that cannot be what was written
     │   └── JournalFromNewerVersion        written by a newer asynctrace; left alone
+    ├── StreamError                        the stream between collectors cannot be used; one line that says what to do
+    │   ├── StreamFull                     it has no room; carries the seconds to wait
+    │   ├── StreamAway                     it cannot be reached; nothing is known of what was under way
+    │   ├── MessageTooLarge (ValueError)   more than one message may have; nothing was sent
+    │   └── MessageError (ValueError)      an entry that this version cannot read
     └── WireError (ValueError)             bytes that are no OTLP
 
 A wrong *type* raises the builtin `TypeError` at the call that made it. Nothing else ever leaves this package
@@ -32,6 +37,11 @@ __all__ = [
     "JournalError",
     "JournalDamaged",
     "JournalFromNewerVersion",
+    "StreamError",
+    "StreamFull",
+    "StreamAway",
+    "MessageTooLarge",
+    "MessageError",
     "WireError",
 ]
 
@@ -74,6 +84,30 @@ class JournalDamaged(JournalError):
 
 class JournalFromNewerVersion(JournalError):
     """A journal that a newer asynctrace wrote: it is left as it is, for that version to deliver."""
+
+
+class StreamError(AsynctraceError):
+    """The stream between collectors cannot be used as it is set up. The message is one line that says what to change."""
+
+
+class StreamFull(StreamError):
+    """The stream has no room. Nothing was written; come again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StreamAway(StreamError):
+    """The stream could not be reached within the deadline. What was under way may have been written."""
+
+
+class MessageTooLarge(StreamError, ValueError):
+    """A message that is larger than one may be. Nothing was sent: split it."""
+
+
+class MessageError(StreamError, ValueError):
+    """An entry of the stream that is no message, or one that this version may not read. The message says which."""
 
 
 class WireError(AsynctraceError, ValueError):

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asynctrace.collector import RequestKey, SQLiteStore, StoreError
-from asynctrace.wire import ResourceSpans
+from asynctrace.collector import SQLiteStore, StoreError
+from asynctrace.collector._rows import Received, SpanRow
+from asynctrace.wire import decode_span, encode_span
 
 
 class StoreThatHolds(SQLiteStore):
@@ -20,10 +21,22 @@ class StoreThatHolds(SQLiteStore):
         self.entered = threading.Event()
         self.release = threading.Event()
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
         self.entered.set()
         self.release.wait(30)
-        super().add(groups, keys)
+        super().add(received)
+
+
+class StoreThatRemembers(SQLiteStore):
+    """The real one; what it was given can be looked at."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        super().__init__(directory)
+        self.given: list[Received] = []
+
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
+        super().add(received)
+        self.given += received
 
 
 class StoreOnAFullDisk(SQLiteStore):
@@ -31,19 +44,19 @@ class StoreOnAFullDisk(SQLiteStore):
 
     full = True
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
         if self.full:
             raise StoreError("the store cannot grow, the disk is full: free some space")
-        super().add(groups, keys)
+        super().add(received)
 
 
 class StoreThatChokes(SQLiteStore):
     """Fails on a span named `choke`, in a way nobody foresaw."""
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        if any(span.name == "choke" for group in groups for span in group.spans):
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
+        if any(row.name == "choke" for each in received for row in each.rows):
             raise RuntimeError("unforeseen")
-        super().add(groups, keys)
+        super().add(received)
 
 
 class StoreThatCountsTwice(SQLiteStore):
@@ -51,22 +64,26 @@ class StoreThatCountsTwice(SQLiteStore):
 
     _arrivals = 0
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        super().add([self._renamed(group) for group in groups], keys)
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
+        super().add([self._renamed(each) for each in received])
 
-    def _renamed(self, group: ResourceSpans) -> ResourceSpans:
+    def _renamed(self, received: Received) -> Received:
         self._arrivals += 1
-        spans = tuple(
-            msgspec.structs.replace(span, span_id=f"{self._arrivals:08x}{span.span_id[8:]}") for span in group.spans
-        )
-        return msgspec.structs.replace(group, spans=spans)
+        rows = [renamed(row, self._arrivals.to_bytes(4, "big") + row.span_id[4:]) for row in received.rows]
+        return msgspec.structs.replace(received, rows=rows)
+
+
+def renamed(row: SpanRow, span_id: bytes) -> SpanRow:
+    """The same span under another id."""
+    span = msgspec.structs.replace(decode_span(row.message), span_id=span_id.hex())
+    return row._replace(span_id=span_id, message=encode_span(span))
 
 
 class StoreThatTrustsTheLatest(SQLiteStore):
     """Lets what arrives last win, even an open version over an ended one. For traces of one span."""
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
+    def add(self, received: Sequence[Received], *, token: str = "") -> None:
         if self._connection is not None:
             self._connection.execute("DELETE FROM span")
             self._connection.execute("DELETE FROM trace")
-        super().add(groups, keys)
+        super().add(received)

@@ -16,10 +16,10 @@ ANSWERS_TOO_EARLY = """
 import sys, time
 from concurrent.futures import Future
 from asynctrace.cli import main
-from asynctrace.collector._writer import Writer
+from asynctrace.collector.receiving._writer import Writer
 
-def submit(self, groups, key=None, submit=Writer.submit):
-    submit(self, groups)
+def submit(self, received, submit=Writer.submit):
+    submit(self, received)
     answered = Future()
     answered.set_result(None)
     return answered

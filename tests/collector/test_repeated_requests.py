@@ -1,4 +1,4 @@
-"""A request that comes again is acknowledged and not stored again; a span that comes again counts once.
+"""A request that comes again is acknowledged and not stored again.
 
 A promise is a function `check_…(store_type)`; the test gives it `SQLiteStore`, the last test a store with a fault.
 """
@@ -17,13 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynctrace._contracts import Ending, Span, StatusCode
 from asynctrace.collector import RequestKey, SQLiteStore, StoreError
-from asynctrace.collector import _seen as seen
 from asynctrace.collector._keys import parse_key
-from asynctrace.wire import ResourceSpans
+from asynctrace.collector._rows import Received
+from asynctrace.collector.store import _seen as seen
 
-from .traffic import Sender, collecting, group, protobuf, span
+from .traffic import Sender, collecting, group, protobuf, received, span
 
 LOG = "3f0c1d2a-9b8e-4f60-8a5c-0123456789ab"
 
@@ -39,9 +38,14 @@ class CountingStore(SQLiteStore):
 
     added = 0
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        super().add(groups, keys)
-        self.added += sum(len(each.spans) for each in groups)
+    def add(self, received: Sequence[Received]) -> None:
+        super().add(received)
+        self.added += sum(len(each.rows) for each in received)
+
+
+def only_key(request_key: RequestKey) -> Received:
+    """A request whose spans do not matter."""
+    return Received(origins=[], rows=[], key=request_key)
 
 
 def body(first: int, count: int) -> bytes:
@@ -96,11 +100,11 @@ async def test_a_repeated_request_is_acknowledged_and_not_stored_again(tmp_path:
 async def test_a_malformed_key_is_ignored(tmp_path: Path, header: str) -> None:
     store = CountingStore(tmp_path)
     async with collecting(store) as sender:
-        for _ in range(2):
-            status, _, _ = await sender.post(body(0, 2), **{"x-asynctrace-key": header})
+        for first in (0, 2):
+            status, _, _ = await sender.post(body(first, 2), **{"x-asynctrace-key": header})
             assert status == 200
         assert store.added == 4
-        assert [run["spans"] for run in await sender.traces()] == [2]
+        assert [run["spans"] for run in await sender.traces()] == [4]
 
 
 def test_only_one_whole_believable_key_counts() -> None:
@@ -121,8 +125,10 @@ async def test_a_request_with_a_flaw_is_judged_anew_each_time(tmp_path: Path) ->
 
 def check_a_failed_commit_leaves_no_key(store_type: type[SQLiteStore], directory: Path) -> None:
     with contextlib.closing(store_type(directory)) as store:
-        with contextlib.suppress(ValueError):
-            store.add([group(Span(trace_id="no hex at all", span_id="1" * 16))], [key(0, 1)])
+        good = received(group(span()), key=key(0, 1))
+        bad = msgspec.structs.replace(good, rows=[good.rows[0]._replace(name=None)])  # type: ignore[arg-type]
+        with contextlib.suppress(TypeError, AttributeError):
+            store.add([bad])
         assert not store.has(key(0, 1)), "the key is there, the span is not"
 
 
@@ -137,15 +143,6 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
         store.has(key(0, 1))
 
 
-def test_a_store_of_the_first_release_gets_the_table(tmp_path: Path) -> None:
-    SQLiteStore(tmp_path).close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "traces.db")) as connection:
-        connection.execute("DROP TABLE request")
-    with contextlib.closing(SQLiteStore(tmp_path)) as store:
-        store.add([group(span())], [key(0, 1)])
-        assert store.has(key(0, 1))
-
-
 RANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=12)
 
 
@@ -153,7 +150,7 @@ def check_runs_are_the_union_of_the_requests(store_type: type[SQLiteStore], rang
     with tempfile.TemporaryDirectory() as directory, contextlib.closing(store_type(directory)) as store:
         known: set[int] = set()
         for first, count in ranges:
-            store.add([], [key(first, count)])
+            store.add([only_key(key(first, count))])
             known |= set(range(first, first + count))
         for first, count in itertools.product(range(-1, 42), (1, 2, 5)):
             assert store.has(key(first, count)) is (set(range(first, first + count)) <= known)
@@ -167,7 +164,7 @@ def test_what_is_known_is_the_union_of_the_requests(ranges: list[tuple[int, int]
 
 
 def rows_of(directory: Path) -> int:
-    with contextlib.closing(sqlite3.connect(directory / "traces.db")) as connection:
+    with contextlib.closing(sqlite3.connect(directory / "books.db")) as connection:
         (rows,) = connection.execute("SELECT count(*) FROM request").fetchone()
     return int(rows)
 
@@ -175,7 +172,7 @@ def rows_of(directory: Path) -> int:
 def test_a_log_that_arrives_in_order_is_one_row(tmp_path: Path) -> None:
     with contextlib.closing(SQLiteStore(tmp_path)) as store:
         for first in range(0, 1000, 10):
-            store.add([], [key(first, 10)])
+            store.add([only_key(key(first, 10))])
     assert rows_of(tmp_path) == 1
 
 
@@ -186,57 +183,22 @@ def check_keys_are_bounded(store_type: type[SQLiteStore], directory: Path, monke
     with contextlib.closing(store_type(directory, time=lambda: now[0])) as store:
         for number in range(100):
             now[0] += 1
-            store.add([], [key(2 * number, 1)])
+            store.add([only_key(key(2 * number, 1))])
         assert rows_of(directory) <= 60
         assert store.has(key(198, 1))
         assert not store.has(key(0, 1))
         now[0] += seen.KEYS_KEPT - 5
         for number in range(1000, 1011):
-            store.add([], [key(2 * number, 1)])
+            store.add([only_key(key(2 * number, 1))])
         assert store.has(key(198, 1)), "forgotten before its time"
         now[0] += 10
         for number in range(2000, 2011):
-            store.add([], [key(2 * number, 1)])
+            store.add([only_key(key(2 * number, 1))])
         assert not store.has(key(198, 1)), "kept for ever"
 
 
 def test_keys_are_bounded_in_number_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_keys_are_bounded(SQLiteStore, tmp_path, monkeypatch)
-
-
-# ── spans ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def lost(end: int) -> Span:
-    return span(1, 1, duration=end, status=StatusCode.ERROR, attributes={"asynctrace.ending": Ending.LOST.value})
-
-
-VERSIONS = {
-    "open": span(1, 1, duration=0),
-    "lost early": lost(100),
-    "lost late": lost(900),
-    "ended": span(1, 1, duration=500, status=StatusCode.OK),
-    "failed": span(1, 1, duration=600, status=StatusCode.ERROR),
-}
-"""From the lightest to the heaviest: the version that must stay."""
-
-
-def check_the_heaviest_version_stays(store_type: type[SQLiteStore], arrivals: Sequence[str], directory: Path) -> None:
-    with contextlib.closing(store_type(directory)) as store:
-        for name in arrivals:
-            store.add([group(VERSIONS[name])])
-        wanted = VERSIONS[max(arrivals, key=list(VERSIONS).index)]
-        (run,) = store.runs(1).traces
-        ((stored,),) = [part.spans for part in store.trace(run.trace_id)]
-        assert (stored.end_ns, stored.ending) == (wanted.end_ns, wanted.ending), arrivals
-        assert (run.spans, run.errors, run.open) == (1, wanted.status is StatusCode.ERROR, not wanted.end_ns), arrivals
-        assert run.end_ns == wanted.end_ns, f"{arrivals}: the trace's end is that of a version that is gone"
-        assert run.ending == (wanted.ending if wanted.end_ns else "open"), arrivals
-
-
-@pytest.mark.parametrize("arrivals", list(itertools.permutations(VERSIONS, 3)), ids=", ".join)
-def test_an_ended_span_beats_a_lost_one_in_whatever_order_they_come(arrivals: Sequence[str], tmp_path: Path) -> None:
-    check_the_heaviest_version_stays(SQLiteStore, arrivals, tmp_path)
 
 
 # ── the checks themselves ───────────────────────────────────────────────────────────────────────────────────
@@ -254,9 +216,9 @@ class KnowsWholeRequestsOnly(SQLiteStore):
         super().__init__(directory)
         self._keys: set[RequestKey] = set()
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        super().add(groups, keys)
-        self._keys |= set(keys)
+    def add(self, received: Sequence[Received]) -> None:
+        super().add(received)
+        self._keys |= {each.key for each in received if each.key is not None}
 
     def has(self, key: RequestKey) -> bool:
         return key in self._keys
@@ -272,8 +234,12 @@ class KnowsWhatItHasHalf(SQLiteStore):
 class ForgetsTheLog(SQLiteStore):
     """Record numbers of all logs are one."""
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        super().add(groups, [RequestKey("", each.first, each.count) for each in keys])
+    def add(self, received: Sequence[Received]) -> None:
+        super().add([msgspec.structs.replace(each, key=each.key and self._nameless(each.key)) for each in received])
+
+    @staticmethod
+    def _nameless(key: RequestKey) -> RequestKey:
+        return RequestKey("", key.first, key.count)
 
     def has(self, key: RequestKey) -> bool:
         return super().has(RequestKey("", key.first, key.count))
@@ -299,9 +265,9 @@ async def test_a_store_that_mistakes_requests_is_caught(wrong: type[SQLiteStore]
 class KeyBeforeTheSpans(SQLiteStore):
     """The key has a transaction of its own."""
 
-    def add(self, groups: Sequence[ResourceSpans], keys: Sequence[RequestKey] = ()) -> None:
-        super().add([], keys)
-        super().add(groups)
+    def add(self, received: Sequence[Received]) -> None:
+        super().add([only_key(each.key) for each in received if each.key is not None])
+        super().add([msgspec.structs.replace(each, key=None) for each in received])
 
 
 def test_a_key_that_is_written_before_its_spans_is_caught(tmp_path: Path) -> None:
@@ -319,23 +285,3 @@ def test_keys_that_are_never_removed_are_caught(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(seen, "_prune", lambda *_: None)
     with pytest.raises(AssertionError):
         check_keys_are_bounded(SQLiteStore, tmp_path, monkeypatch)
-
-
-@pytest.mark.parametrize("arrivals", [("lost late", "ended"), ("ended", "lost late")])
-def test_a_store_that_only_compares_ends_is_caught(
-    arrivals: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def by_the_end(each: Span) -> tuple[int, int]:
-        return (2 if each.end_ns else 0, each.end_ns)
-
-    monkeypatch.setattr("asynctrace.collector._sqlite.weight_of", by_the_end)
-    with pytest.raises(AssertionError):
-        check_the_heaviest_version_stays(SQLiteStore, arrivals, tmp_path)
-
-
-def test_a_trace_that_keeps_the_end_of_a_version_that_is_gone_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("asynctrace.collector._sqlite.SHORTEN_TRACE", "SELECT :trace_id")
-    with pytest.raises(AssertionError, match="is gone"):
-        check_the_heaviest_version_stays(SQLiteStore, ("lost late", "ended"), tmp_path)

@@ -1,11 +1,10 @@
 """Another program with the same stages: spans enter by HTTP, wait for a commit, rest in a store.
 
-    _app      the whole: one address, its routes, its life
-    _guard    who may talk to it
-    _receive  an export request and its answer        _body    bytes to spans, within bounds
-    _writer   admission and group commit              _store   the protocol of every store
-    _api      the store as JSON                       _sqlite  the embedded store
-    _table    the store as a list of text             _keys, _seen   requests that come again
+    _app, _health   the whole: its parts, its addresses, its life     _site, _guard  where, and for whom
+    receiving       from an export request to rows                    _keys    requests that come again
+    store           where they rest                                   query    how one asks
+    live            what is happening now                             api      all that as JSON
+    page            the web page                                      _table, _diff_table, _top_table   as text
 
 Reading a store does not load the web server: `Collector` is imported where it is used.
 """
@@ -14,10 +13,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._diff_table import render_diff
 from ._keys import RequestKey
-from ._sqlite import SQLiteReader, SQLiteStore
-from ._store import RunPage, RunSummary, Store, StoreError, StoreReader, StoreStatistics
 from ._table import render_runs
+from ._top_table import Top, render_top
+from .store import (
+    Bounds,
+    RunPage,
+    RunSummary,
+    SQLiteReader,
+    SQLiteStore,
+    Store,
+    StoreError,
+    StoreReader,
+    StoreStatistics,
+)
 
 if TYPE_CHECKING:
     from ._app import Collector
@@ -31,12 +41,16 @@ __all__ = [
     "SQLiteStore",
     "SQLiteReader",
     "StoreError",
+    "Bounds",
     "RequestKey",
     # what they answer
     "RunPage",
     "RunSummary",
     "StoreStatistics",
     "render_runs",
+    "render_diff",
+    "Top",
+    "render_top",
 ]
 
 

@@ -6,12 +6,14 @@ Promises:
   own name resolve to 127.0.0.1 (DNS rebinding) gets 403.
 - Reading (everything but OTLP) with an `Origin` of another site gets 403. OTLP may come from pages on
   localhost (CORS); a foreign page gets no CORS header, so its browser does not send.
-- With a token, everything but `/healthz` and `/readyz` needs `Authorization: Bearer TOKEN`, compared in
-  constant time.
+- With a token, everything but `/healthz` and `/readyz` needs it, compared in constant time: as `Authorization: Bearer
+  TOKEN`; as the password of `Authorization: Basic`, which is what Langfuse's SDKs send; or as the cookie that a browser
+  gets for opening the page once with `?token=TOKEN`.
 """
 
 from __future__ import annotations
 
+import binascii
 import hmac
 import ipaddress
 from urllib.parse import urlsplit
@@ -20,10 +22,13 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["OTLP_PATHS", "Guard", "is_loopback"]
+from .receiving import AGENTOPS_PATH, OTLP_PATHS
 
-OTLP_PATHS = frozenset({"/v1/traces"})
-HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+__all__ = ["Guard", "is_loopback"]
+
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", AGENTOPS_PATH})
+"""Answered without a token; the last one looks for it in the body."""
+COOKIE = "asynctrace-token"
 
 
 def is_loopback(host: str) -> bool:
@@ -54,6 +59,8 @@ class Guard:
             refusal = self._refusal(request, origin, is_otlp=is_otlp)
             if refusal is not None:
                 return refusal
+            if request.method == hdrs.METH_GET and request.query.get("token", "").encode() == self._token:
+                return _remembered(request)
             response = await handler(request)
             if is_otlp and origin is not None and is_loopback(_host(origin)):
                 _allow(response, origin)
@@ -68,18 +75,43 @@ class Guard:
         if not is_otlp and origin is not None and origin.lower().partition("://")[2] != host.lower():
             return _refuse(403, f"pages of {origin!r} may not read from this collector")
         is_preflight = is_otlp and request.method == hdrs.METH_OPTIONS  # browsers send it without credentials
-        if request.path in HEALTH_PATHS or is_preflight or self._is_authorized(request):
+        if request.path in PUBLIC_PATHS or is_preflight or self._token is None or self._is_authorized(request):
             return None
-        refusal = _refuse(401, "send the collector's token: Authorization: Bearer TOKEN")
+        refusal = _refuse(
+            401, "send the collector's token: Authorization: Bearer TOKEN, or open /?token=TOKEN in a browser"
+        )
         refusal.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
         return refusal
 
     def _is_authorized(self, request: web.Request) -> bool:
-        if self._token is None:
-            return True
-        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._token)
-        return same and scheme.lower() == "bearer"
+        expected = self._token or b""
+        return any(hmac.compare_digest(given, expected) for given in _tokens(request))
+
+
+def _tokens(request: web.Request) -> list[bytes]:
+    """Everything in the request that could be the token."""
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    found = [request.cookies.get(COOKIE, ""), request.query.get("token", "")]
+    if scheme.lower() == "bearer":
+        found.append(given.strip())
+    if scheme.lower() == "basic":
+        found.append(_password(given))
+    return [text.encode("utf-8", "surrogateescape") for text in found if text]
+
+
+def _password(credentials: str) -> str:
+    """RFC 7617."""
+    try:
+        return binascii.a2b_base64(credentials).decode().partition(":")[2]
+    except (binascii.Error, UnicodeError, ValueError):
+        return ""
+
+
+def _remembered(request: web.Request) -> web.Response:
+    """Once more without the token in the address, which would stay in the browser's history."""
+    answer = web.Response(status=303, headers={hdrs.LOCATION: str(request.rel_url.without_query_params("token"))})
+    answer.set_cookie(COOKIE, request.query["token"], httponly=True, samesite="Strict", path="/")
+    return answer
 
 
 def _host(url: str) -> str:

@@ -1,0 +1,379 @@
+"""The scanner against `opentelemetry-proto`: the same spans, the same values, the same judgement of what is no OTLP.
+
+A promise is a function `check_…(scanner)`; the last tests give it scanners with a fault.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from asynctrace import WireError
+from asynctrace._contracts import Span
+from asynctrace.collector._rows import EMPTY, Facts, SpanRow
+from asynctrace.collector.receiving import _scan as scan
+from asynctrace.collector.receiving._dialects import RULES, facts_from, know_by, know_event, rules_for
+from asynctrace.collector.receiving._intake import Intake
+from asynctrace.collector.receiving._scan import Scanner
+from asynctrace.wire import ResourceSpans
+
+from ..wire import _official as official
+
+KNOWN_KEYS = [key for key in RULES if key not in ("asynctrace.state", "logfire.span_type")]
+"""Of the dialects; notices of open spans have tests of their own."""
+
+conversations = st.sampled_from(
+    [
+        '[{"role":"user","content":"hi"}]',
+        '{"messages":[{"role":"user","content":[{"text":"a"}]}]}',
+        '{"role"',
+        "0.5",
+        "7",
+    ]
+)
+spoken = st.dictionaries(
+    st.sampled_from([*KNOWN_KEYS, "gen_ai.prompt.0.content", "gen_ai.prompt.1.content"]),
+    official.values | conversations,
+    max_size=5,
+)
+spans = st.builds(
+    lambda span, said, code: msgspec.structs.replace(span, attributes={**said, **span.attributes}, status_message=code),
+    official.spans,
+    spoken,
+    st.sampled_from(["", "", "no"]),
+)
+plain = st.builds(
+    lambda span: msgspec.structs.replace(
+        span, trace_state="", dropped_attributes=0, dropped_events=0, dropped_links=0, status_message=""
+    ),
+    spans,
+)
+"""Of the shape that the scanner reads without help."""
+group = st.builds(
+    ResourceSpans,
+    resource=official.resources,
+    scope=official.scopes,
+    spans=st.lists(plain | spans, max_size=3).map(tuple),
+)
+groups = st.lists(group, max_size=2)
+some_groups = st.lists(group, min_size=1, max_size=2)
+
+
+# ── what must be ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wanted(request: ExportTraceServiceRequest) -> tuple[list[Any], int]:
+    """What the rows have to say, and how many spans OTLP calls invalid."""
+    said, rejected = [], 0
+    for outer in request.resource_spans:
+        for inner in outer.scope_spans:
+            for span in inner.spans:
+                if is_valid(span):
+                    said.append((outer.resource, inner.scope, span, official.span_of(span), facts_of(span)))
+                else:
+                    rejected += 1
+    return said, rejected
+
+
+def is_valid(span: trace_pb2.Span) -> bool:
+    return (
+        (len(span.trace_id), len(span.span_id)) == (16, 8)
+        and any(span.trace_id)
+        and any(span.span_id)
+        and len(span.parent_span_id) in (0, 8)
+    )
+
+
+def facts_of(message: trace_pb2.Span) -> Facts:
+    span = official.span_of(message)
+    known = [know_by(key, rules_for(key), value) for key, value in span.attributes.items()]
+    found = [finding for _, each in known for finding in each]
+    found += [finding for event in span.events for finding in know_event(event.name, event.attributes)]
+    return facts_from(tuple(token for each, _ in known for token in each), found, len(span.events), len(span.links))
+
+
+def got(intake: Intake) -> list[Any]:
+    return [
+        (
+            Resource.FromString(intake.origins[row.origin].resource),
+            InstrumentationScope.FromString(intake.origins[row.origin].scope),
+            trace_pb2.Span.FromString(row.message),
+            row,
+            row.facts,
+        )
+        for row in intake.rows
+    ]
+
+
+def check_rows(read: Callable[[bytes], Intake], body: bytes) -> None:
+    """Our reading of `body` is the official one."""
+    try:
+        request = ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        assert not is_taken_whole(read, body), "taken, and it is no OTLP"
+        return
+    said, rejected = wanted(request)
+    intake = read(body)
+    assert intake.rejected == rejected, intake.reason
+    for ours, theirs in zip(got(intake), said, strict=True):
+        assert ours[:3] == theirs[:3] or "nan" in str(ours[:3])
+        check_row(ours[3], theirs[3])
+        assert official.exact(unordered(ours[4])) == official.exact(unordered(theirs[4]))
+
+
+def unordered(facts: Facts) -> list[Any]:
+    return [sorted(set(facts.tokens)), *facts[1:]]
+
+
+def is_taken_whole(read: Callable[[bytes], Intake], body: bytes) -> bool:
+    try:
+        return not read(body).rejected
+    except WireError:
+        return False
+
+
+def check_row(row: SpanRow, span: Span) -> None:
+    assert row.trace_id.hex() == span.trace_id
+    assert row.span_id.hex() == span.span_id
+    assert row.parent_id.hex() == ("" if span.parent_id == "0" * 16 else span.parent_id)
+    assert (row.name, row.kind, row.status) == (span.name, span.kind, span.status)
+    assert (row.start_ns, row.end_ns) == (span.start_ns, span.end_ns)
+
+
+# ── any request ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SCANNER = Scanner()
+"""One for all examples: what it remembers of one must not change another."""
+
+
+@given(groups)
+@settings(max_examples=80, deadline=None)
+def test_requests_of_the_official_encoder(read: list[ResourceSpans]) -> None:
+    body = official.official_request(read).SerializeToString()
+    check_rows(SCANNER.request, body)
+    check_rows(SCANNER.request, body)  # and once more, out of memory
+
+
+def in_any_order(message: Any, chance: random.Random) -> bytes:
+    """The same message with its fields in another order, every submessage too, and unknown fields between them."""
+    parts = []
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated else [value]:
+            single = type(message)()
+            if field.message_type is None:
+                getattr(single, field.name).append(one) if field.is_repeated else setattr(single, field.name, one)
+                parts.append(single.SerializeToString())
+            else:
+                content = in_any_order(one, chance)
+                parts.append(tag_of(field.number) + varint(len(content)) + content)
+    parts += chance.sample([b"\xf8\x06\x01", b"\xfa\x06\x02hi", b"\xfd\x06abcd", b"\xf9\x06abcdefgh"], 1)
+    chance.shuffle(parts)
+    return b"".join(parts)
+
+
+def tag_of(number: int) -> bytes:
+    return varint(number << 3 | 2)
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+@given(groups, st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_fields_in_any_order_with_unknown_ones_between_them(read: list[ResourceSpans], seed: int) -> None:
+    body = in_any_order(official.official_request(read), random.Random(seed))
+    check_rows(SCANNER.request, body)
+
+
+@given(some_groups, st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=3)), min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_requests_with_changed_bytes(read: list[ResourceSpans], changes: list[tuple[int, bytes]]) -> None:
+    body = official.official_request(read).SerializeToString()
+    for place, noise in changes:
+        place %= len(body) + 1
+        body = body[:place] + noise + body[place + len(noise) :]
+    check_rows(SCANNER.request, body)
+
+
+@given(some_groups, st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_request_that_is_cut_anywhere(read: list[ResourceSpans], place: int) -> None:
+    body = official.official_request(read).SerializeToString()
+    check_rows(SCANNER.request, body[: place % len(body)])
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes(body: bytes) -> None:
+    check_rows(SCANNER.request, body)
+
+
+# ── one span ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def usual() -> trace_pb2.Span:
+    """A span as SDKs send it."""
+    span = trace_pb2.Span(
+        trace_id=bytes(range(16)), span_id=b"12345678", parent_span_id=b"87654321", name="chat", kind=3, flags=256
+    )
+    span.start_time_unix_nano, span.end_time_unix_nano = 1_700_000_000_000_000_000, 1_700_000_001_000_000_000
+    attributes = {
+        "gen_ai.request.model": "gpt-x",
+        "gen_ai.usage.input_tokens": 812,
+        "input.value": "é" * 300,
+        "n": 70_000,
+    }
+    span.attributes.extend(official.official_attributes(attributes))
+    span.status.code = 1  # type: ignore[assignment]
+    return span
+
+
+def body_of(*messages: bytes) -> bytes:
+    framed = b"".join(b"\x12" + varint(len(message)) + message for message in messages)
+    scope = b"\x12" + varint(len(framed)) + framed
+    return b"\x0a" + varint(len(scope)) + scope
+
+
+def check_the_usual_shape(read: Callable[[bytes], Intake]) -> None:
+    check_rows(read, body_of(usual().SerializeToString()))
+
+
+def test_a_span_as_sdks_send_it_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_the_usual_shape(Scanner().request)
+    monkeypatch.delattr(scan, "decode_span")
+    check_the_usual_shape(Scanner().request)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trace_id": bytes(16)},
+        {"trace_id": b"short"},
+        {"trace_id": b""},
+        {"span_id": bytes(8)},
+        {"span_id": b"ninebytes"},
+        {"parent_span_id": b"7bytes!"},
+        {"parent_span_id": bytes(8)},
+        {"parent_span_id": b""},
+        {"parent_span_id": b"12345678"},
+        {"name": ""},
+        {"name": "n" * 127},
+        {"name": "n" * 128},
+        {"name": "é"},
+        {"kind": 0},
+        {"kind": 77},
+        {"start_time_unix_nano": 0},
+        {"end_time_unix_nano": 0},
+        {"end_time_unix_nano": 1},
+        {"start_time_unix_nano": 2**64 - 1, "end_time_unix_nano": 2**64 - 1},
+        {"trace_state": "a=b"},
+        {"flags": 0},
+        {"dropped_attributes_count": 3},
+    ],
+    ids=str,
+)
+def test_spans_of_which_one_thing_is_unusual(change: dict[str, Any]) -> None:
+    span = usual()
+    for name, value in change.items():
+        setattr(span, name, value)
+    check_rows(SCANNER.request, body_of(usual().SerializeToString(), span.SerializeToString()))
+
+
+@pytest.mark.parametrize("place", range(0, len(usual().SerializeToString()), 3))
+def test_a_span_with_a_changed_byte_spoils_no_other(place: int) -> None:
+    good = usual().SerializeToString()
+    for byte in (0x00, 0x7F, 0x80, 0xFF):
+        bad = good[:place] + bytes([byte]) + good[place + 1 :]
+        intake = SCANNER.request(body_of(good, bad, good))
+        assert len(intake.rows) + intake.rejected == 3
+        assert [row.message for row in intake.rows].count(good) >= 2
+        check_rows(SCANNER.request, body_of(bad))
+
+
+def test_a_resource_without_spans_is_looked_at_too() -> None:
+    check_rows(SCANNER.request, b"\x0a\x02\x0a\x00")
+    check_rows(SCANNER.request, b"\x0a\x04\x0a\x02\x0a\x05")
+    check_rows(SCANNER.request, b"\x0a\x03\x1a\x01\x80")
+    check_rows(SCANNER.request, b"\x0a\x05\x12\x03\x1a\x01\x80")
+
+
+def test_a_span_without_attributes_shares_the_empty_facts() -> None:
+    span = usual()
+    del span.attributes[:]
+    (row,) = SCANNER.request(body_of(span.SerializeToString())).rows
+    assert row.facts is EMPTY
+
+
+# ── the checks themselves ───────────────────────────────────────────────────────────────────────────────────
+
+
+class ForgetsNothingOfTheLength(Scanner):
+    """Remembers an attribute by its key alone."""
+
+    def _know(self, content: bytes) -> Any:
+        return self._attributes.setdefault(content[: content[1] + 2], super()._know(content))
+
+
+class TakesSpansUnseen(Scanner):
+    """Does not look at what it does not need."""
+
+    def _rest(self, message: bytes, position: int, intake: Intake) -> Any:
+        intake.count(1)
+        return 1, EMPTY
+
+
+class TrustsIds(Scanner):
+    def span(self, message: bytes, origin: int, intake: Intake) -> None:
+        kept = Intake()
+        super().span(message, origin, kept)
+        intake.rows += kept.rows
+
+
+class ReadsTheFirstScopeOnly(Scanner):
+    def request(self, body: bytes) -> Intake:
+        intake = super().request(body)
+        intake.rows = [row for row in intake.rows if row.origin == 0]
+        return intake
+
+
+def two_scopes() -> bytes:
+    return body_of(usual().SerializeToString()) * 2
+
+
+def other_values() -> bytes:
+    span = usual()
+    span.attributes[1].value.int_value = 4
+    return body_of(usual().SerializeToString(), span.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("broken", "body"),
+    [
+        (ForgetsNothingOfTheLength, other_values()),
+        (TakesSpansUnseen, body_of(usual().SerializeToString())),
+        (TakesSpansUnseen, body_of(usual().SerializeToString()[:-8] + b"\xff" * 8)),
+        (TrustsIds, body_of(usual().SerializeToString()[:2] + bytes(16) + usual().SerializeToString()[18:])),
+        (ReadsTheFirstScopeOnly, two_scopes()),
+    ],
+)
+def test_a_scanner_with_a_fault_is_caught(broken: type[Scanner], body: bytes) -> None:
+    check_rows(Scanner().request, body)
+    with pytest.raises((AssertionError, ValueError)):
+        check_rows(broken().request, body)
