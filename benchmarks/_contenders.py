@@ -117,6 +117,25 @@ class OpenTelemetry:
         self._provider.shutdown()
 
 
+class Bridge(OpenTelemetry):
+    """asynctrace behind OpenTelemetry's API: the same calls, another provider."""
+
+    package: ClassVar[str] = "asynctrace"
+
+    async def start(self, origin: str, *, roomy: bool) -> None:
+        from asynctrace.opentelemetry import TracerProvider
+
+        self._core = Asynctrace()
+        await self._core.start(origin, roomy=roomy)
+        self._tracer = TracerProvider(self._core.tracer).get_tracer("benchmark")
+
+    async def settle(self) -> None:
+        await self._core.settle()
+
+    async def stop(self) -> None:
+        await self._core.stop()
+
+
 class Datadog:
     """ddtrace with its native core and without the products beside tracing."""
 
@@ -200,11 +219,12 @@ class Zipkin:
 
 CONTENDERS: dict[str, type[Contender]] = {
     "asynctrace": Asynctrace,
+    "asynctrace.opentelemetry": Bridge,
     "opentelemetry-sdk": OpenTelemetry,
     "ddtrace": Datadog,
     "aiozipkin": Zipkin,
 }
-PEERS = tuple(name for name in CONTENDERS if name != "asynctrace")
+PEERS = tuple(name for name in CONTENDERS if not name.startswith("asynctrace"))
 """What asynctrace is measured against."""
 
 

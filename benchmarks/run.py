@@ -21,6 +21,7 @@ __all__ = ["BENCHMARKS", "main", "page", "table"]
 
 BENCHMARKS = (
     "cpu_end_to_end",
+    "opentelemetry_bridge",
     "application_cost",
     "disabled_cost",
     "throughput",
@@ -30,7 +31,16 @@ BENCHMARKS = (
     "journal_cost",
     "journal_stalls",
     "journal_append",
+    "collector_store",
+    "asgi_request",
+    "aiohttp_request",
     "import_cost",
+    "collector_ingest",
+    "fleet_rates",
+    "collector_idle",
+    "collector_deaths",
+    "stream_append",
+    "clickhouse_insert",
 )
 """In the order of the budget; each is a script beside this one."""
 
