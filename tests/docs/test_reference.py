@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import asynctrace
-from asynctrace import _errors, collector, exporters, middleware, processes, testing
+from asynctrace import _errors, collector, exporters, middleware, opentelemetry, processes, testing
+from asynctrace._fleet_settings import SETTINGS
 from asynctrace.tracing import Limits
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,7 +31,8 @@ def names_of_options() -> set[str]:
 
 
 def variables() -> set[str]:
-    text = (SOURCE / "runtime" / "_environment.py").read_text() + (SOURCE / "cli.py").read_text()
+    readers = ("runtime/_environment.py", "cli.py", "_fleet_settings.py")
+    text = "".join((SOURCE / name).read_text() for name in readers)
     of_otlp = {f"OTEL_EXPORTER_OTLP_{name}" for name in re.findall(r'_otlp\("(\w+)"\)', text)}
     return of_otlp | set(re.findall(r'"((?:OTEL|ASYNCTRACE|XDG)_[A-Z_]*[A-Z]|NO_COLOR)"', text))
 
@@ -50,6 +52,7 @@ def members_of_statistics() -> set[str]:
         ("api.md", set(asynctrace.__all__)),
         ("api.md", set(exporters.__all__) - {"KeptBatch", "OTLPStatistics"}),
         ("api.md", set(middleware.__all__)),
+        ("api.md", set(opentelemetry.__all__)),
         ("api.md", set(processes.__all__)),
         ("api.md", {"capture_spans", "assert_tree", "tree_text", "FaultServer", "ManualClock", "SeededIds"}),
         ("api.md", members_of_statistics()),
@@ -63,6 +66,7 @@ def members_of_statistics() -> set[str]:
         "api",
         "exporters",
         "middleware",
+        "opentelemetry",
         "processes",
         "testing",
         "statistics",
@@ -76,6 +80,15 @@ def members_of_statistics() -> set[str]:
 def test_a_reference_page_names_everything_there_is(page: str, names: set[str]) -> None:
     assert names
     assert unnamed(names, (REFERENCE / page).read_text()) == set()
+
+
+def test_the_flags_of_ingest_worker_and_view_stand_in_the_reference_with_their_variables() -> None:
+    rows = (REFERENCE / "cli.md").read_text()
+    variables = (REFERENCE / "environment.md").read_text()
+    for setting in {each for settings in SETTINGS.values() for each in settings}:
+        default = f"`{setting.default}`" if setting.default else ""
+        assert f"| `{setting.flag} {setting.metavar}` | {default} | {setting.help} |" in rows
+        assert f"| `{setting.variable}` | `{setting.flag}` |" in variables
 
 
 def test_defaults_in_the_reference_are_those_of_the_code() -> None:

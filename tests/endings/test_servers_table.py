@@ -127,7 +127,7 @@ def test_ci_runs_each_row_and_each_column() -> None:
 NO_WAIT = """
 from asynctrace.middleware import _lifespan
 async def leave(self, *exc): pass
-_lifespan._Life.__aexit__ = leave
+_lifespan.Life.__aexit__ = leave
 """
 NO_RECOVERY = """
 from asynctrace.runtime._recovery import Recovery

@@ -24,7 +24,8 @@ from .table import COUNTED, DELIVERED, LOST, ROWS, Row
 
 PROGRAM = Path(__file__).with_name("program.py")
 BETWEEN_SIGNALS = 0.4
-"""Seconds: the second must find the first one's work under way."""
+"""Seconds, at least: the second must find the first one's work under way."""
+SETTLED_WITHIN = 20.0
 NEVER_ON_STDERR = re.compile(
     "can't create new thread|cannot schedule new futures|was destroyed|never retrieved|Exception ignored|Warning"
 )
@@ -51,7 +52,7 @@ def run_row(row: Row, where: str, url: str, journal: Path | None) -> Ended:
             if said[-1][0] == "ready":
                 send(row.signals, int(said[-1][1]))
             began = time.monotonic() if said[-1][0] != "code" else began
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
         return Ended(process, said, errors.decode(), time.monotonic() - began)
 
 
@@ -73,8 +74,27 @@ def started(arguments: list[str], enter: str) -> Iterator[subprocess.Popen[bytes
 
 def send(signals: tuple[int, ...], pid: int) -> None:
     for number in signals:
-        time.sleep(BETWEEN_SIGNALS if number is not signals[0] or len(signals) > 1 else 0.05)
+        if len(signals) > 1:
+            let_it_settle(pid)
+        else:
+            time.sleep(0.05)
         os.kill(pid, number)
+
+
+def let_it_settle(pid: int) -> None:
+    """Until all its threads wait for something: a signal that finds the same one pending is no second one."""
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while True:
+        time.sleep(BETWEEN_SIGNALS)
+        if all(map(waits, Path(f"/proc/{pid}/task").iterdir())) or time.monotonic() > deadline:
+            return
+
+
+def waits(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+    except OSError:  # it has ended
+        return True
 
 
 def check_row(row: Row, where: str, journal: Path | None = None) -> None:

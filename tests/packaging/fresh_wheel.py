@@ -16,7 +16,14 @@ import asynctrace
 from asynctrace.exporters import MemoryExporter, OTLPExporter
 from asynctrace.testing import FaultServer
 
-FILES_THAT_MUST_BE_THERE = ("py.typed", "cli.py", "wire/__init__.py", "collector/__init__.py", "testing/__init__.py")
+FILES_THAT_MUST_BE_THERE = (
+    "py.typed",
+    "cli.py",
+    "wire/__init__.py",
+    "collector/__init__.py",
+    "testing/__init__.py",
+    "collector/page/static/app.js",
+)
 
 
 def check_files() -> None:

@@ -53,7 +53,7 @@ class Shorter:
         whole = b"".join(batch.payload)
         *_, (start, _) = scan_records(whole)
         self.payload = [whole[:start]]
-        self.count, self.size, self.key = batch.count, start, batch.key
+        self.count, self.size, self.key, self.is_scoped = batch.count, start, batch.key, batch.is_scoped
         self.resource, self.resource_bytes, self.scope_bytes = batch.resource, batch.resource_bytes, batch.scope_bytes
 
 

@@ -97,8 +97,8 @@ class Deaths:
         return bool(self._page[place_of(span_id, self._killing.most)])
 
     def journals(self) -> list[str]:
-        """What nobody has delivered yet."""
-        return sorted(path.name for path in (self._folder / "state").rglob("*.j"))
+        """What nobody has delivered yet, in which folder."""
+        return sorted(f"{path.parent.name}/{path.name}" for path in (self._folder / "state").rglob("*.j"))
 
     def close(self) -> None:
         self._page.close()

@@ -39,6 +39,8 @@ from asynctrace.testing._faults import (
     Truncated,
 )
 
+from ..patience import patient
+
 pytestmark = pytest.mark.anyio
 
 
@@ -174,7 +176,7 @@ async def test_an_answering_fault_answers_as_it_says(fault: Fault, status, heade
 async def test_a_cutting_fault_cuts_the_connection(fault: Fault, error, accepted) -> None:
     async with FaultServer(default=fault) as server:
         with pytest.raises(error):
-            await asyncio.wait_for(post(server, 1), 10)
+            await asyncio.wait_for(post(server, 1), patient(10))
     assert len(server.spans) == accepted
 
 
@@ -190,7 +192,7 @@ async def test_a_hang_ends_with_its_event_or_with_release() -> None:
                 server.release()
             else:
                 event.set()
-            assert (await asyncio.wait_for(posting, 10))[0] == 200
+            assert (await asyncio.wait_for(posting, patient(10)))[0] == 200
             server._requests.clear()
             server._spans.clear()
 
@@ -215,7 +217,7 @@ async def test_out_of_order_answers_the_last_request_first() -> None:
 
 async def test_a_group_that_never_fills_is_answered_all_the_same() -> None:
     async with FaultServer(default=OutOfOrder(5, patience=0.05)) as server:
-        answers = await asyncio.wait_for(asyncio.gather(post(server, 1), post(server, 2)), 10)
+        answers = await asyncio.wait_for(asyncio.gather(post(server, 1), post(server, 2)), patient(10))
     assert [status for status, _, _ in answers] == [200, 200]
 
 
@@ -258,9 +260,9 @@ async def test_closing_cuts_what_hangs(fault: Fault) -> None:
     began = time.monotonic()
     await server.aclose()
     await server.aclose()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < patient(3)
     with pytest.raises(aiohttp.ClientError):
-        await asyncio.wait_for(posting, 10)
+        await asyncio.wait_for(posting, patient(10))
 
 
 async def test_a_request_whose_client_left_is_not_played_to_its_end() -> None:

@@ -6,11 +6,16 @@ needed is one itself.
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, assert_type
+
+import aiohttp
+import httpx
+from aiohttp import web
 
 import asynctrace
 import asynctrace.processes
@@ -18,6 +23,7 @@ from asynctrace import (
     ALWAYS_OFF,
     ALWAYS_ON,
     AsynctraceError,
+    Baggage,
     Batch,
     Clock,
     ComponentTraceContext,
@@ -43,9 +49,13 @@ from asynctrace import (
     MisuseError,
     Outcome,
     ParentBased,
+    Probability,
+    RateLimit,
     Receipt,
     Resource,
     Sampler,
+    Sampling,
+    SamplingRequest,
     SignalHandlers,
     Span,
     SpanKind,
@@ -65,8 +75,22 @@ from asynctrace.exporters import (
     MemoryExporter,
     OTLPExporter,
     OTLPStatistics,
+    RedisExporter,
+    RedisStatistics,
 )
-from asynctrace.middleware import lifespan
+from asynctrace.middleware import (
+    ASGIMiddleware,
+    AsyncHTTPXTransport,
+    HTTPXTransport,
+    LoggingFilter,
+    LoggingHandler,
+    Trust,
+    aiohttp_lifespan,
+    aiohttp_middleware,
+    lifespan,
+    structlog_processor,
+    trace_config,
+)
 from asynctrace.processes import (
     ProcessPoolExecutor,
     ThreadPatch,
@@ -144,11 +168,24 @@ class MySampler:
         return name != "noise"
 
 
+class MyLongerSampler(MySampler):
+    def decide(self, request: SamplingRequest) -> Sampling:
+        assert_type(request.parent is None, bool)
+        return Sampling(is_sampled=request.name != "noise", tracestate="mine=1", attributes={"rule": 1})
+
+
 exporter: Exporter = MyExporter()
 no_exporter: Exporter = NoExporter()  # type: ignore[assignment]
 clocks: list[Clock] = [MyClock(), ManualClock(wall_ns=1, monotonic_ns=2)]
 ids: list[IdSource] = [MyIds(), SeededIds(seed=3)]
 samplers: list[Sampler] = [MySampler(), ALWAYS_ON, ALWAYS_OFF, TraceIdRatio(0.1), ParentBased(root=TraceIdRatio(0.5))]
+samplers += [
+    MyLongerSampler(),
+    Probability(0.1),
+    RateLimit(5),
+    ParentBased(RateLimit(5), local_parent_sampled=MySampler()),
+]
+ParentBased(0.5)  # type: ignore[arg-type]
 exporters: list[Exporter] = [
     OTLPExporter(),
     OTLPExporter("https://example.org", headers={"x": "y"}, timeout=5, compression="gzip", encoding="json", name="a"),
@@ -158,6 +195,11 @@ exporters: list[Exporter] = [
 ]
 OTLPExporter("http://127.0.0.1", {"x": "y"})  # type: ignore[call-arg]
 OTLPExporter(encoding="yaml")  # type: ignore[arg-type]
+RedisExporter("redis://127.0.0.1:6379", compression="lz4")  # type: ignore[arg-type]
+assert_type(
+    RedisExporter("redis://127.0.0.1:6379", wait=1, credentials=lambda: ("user", "password")).statistics(),
+    RedisStatistics,
+)
 assert_type(OTLPExporter().statistics(), OTLPStatistics)
 assert_type(OTLPExporter().endpoint, str)
 assert_type(MemoryExporter().spans, list[Span])
@@ -273,9 +315,19 @@ async def runs(tracer: Tracer, remote: TraceContext) -> None:
         metadata={"k": 1},
         inputs={"q": object()},
         context=remote,
+        kind="server",
+        attributes={"a": 1},
+        links=[remote],
     ) as run:
         assert_type(run, TraceContext)
         assert_type(run.trace_id, str)
+        assert_type(run.is_random, bool)
+        assert_type(run.baggage, Baggage)
+        assert_type(run.baggage["tenant"], str)
+        assert_type(run.baggage.properties("tenant"), tuple[str, ...])
+        run.set_baggage("tenant", "t-1")
+        run.set_baggage("tenant", 1)  # type: ignore[arg-type]
+        run.remove_baggage("tenant")
         assert_type(run.span_id, str)
         assert_type(run.name, str)
         assert_type(run.run_id, str | None)
@@ -287,6 +339,9 @@ async def runs(tracer: Tracer, remote: TraceContext) -> None:
         run.add_log("message", field=1)
         run.set_outputs({"documents": 3}, metadata={"model": "m"})
         run.set_attribute("key", [1, 2])
+        run.set_attributes({"a": "b"})
+        run.set_name("renamed")
+        run.set_status("error", "why")
         run.record_exception(ValueError())
     with asynctrace.trace("plain") as plain:
         assert_type(plain, TraceContext)
@@ -320,6 +375,12 @@ async def components(tracer: Tracer, link: Link) -> None:
     with asynctrace.trace_component("plain", kind="client", links=[component, component.trace]) as plain:
         assert_type(plain, ComponentTraceContext)
     started = assert_type(tracer.trace_component("by hand").start(), ComponentTraceContext)
+    started.set_name("by hand, renamed")
+    started.set_model("m", provider="p", parameters={"temperature": 0}, finish_reasons=["stop"])
+    started.set_usage(input_tokens=1, output_tokens=2, cached_tokens=0, reasoning_tokens=0, cost=0.1)
+    started.set_messages([{"role": "user", "content": "q"}], "a", system="s")
+    started.set_tool("t", call_id="c", arguments={"a": 1}, result=[])
+    started.set_usage(input_tokens="1")  # type: ignore[arg-type]
     started.end()
     component.add_log(message="named")  # type: ignore[call-arg]
     component.set_status("ok", 3)  # type: ignore[arg-type]
@@ -334,6 +395,13 @@ def current(tracer: Tracer) -> None:
     asynctrace.set_outputs({"a": 1}, metadata={"m": 1})
     tracer.add_log("message")
     tracer.set_outputs(None)
+
+
+async def streams(tracer: Tracer, source: AsyncIterator[int], component: ComponentTraceContext) -> None:
+    assert_type(asynctrace.trace_stream("answer", source, type="llm"), AsyncIterator[int])
+    assert_type(tracer.trace_stream("answer", [1], inputs="q", text=str), list[int])
+    assert_type(component.stream(source), AsyncIterator[int])
+    tracer.trace_stream("answer", source, text=3)  # type: ignore[arg-type]
 
 
 # Decorators keep the type of what they decorate -----------------------------------------------------------------
@@ -454,10 +522,47 @@ async def errors(tracer: Tracer) -> None:
 
 
 async def doors(tracer: Tracer, app: object) -> None:
-    assert_type(asynctrace.middleware.lifespan(), Callable[[object], AbstractAsyncContextManager[None]])
+    logging.getLogger().addHandler(LoggingHandler("warning", tracer))
+    logging.StreamHandler().addFilter(LoggingFilter())
+    assert_type(structlog_processor(tracer, capture=20)(None, "info", {}), MutableMapping[str, Any])
+    structlog_processor("shop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(asynctrace.lifespan(), Callable[[object], AbstractAsyncContextManager[None]])
     async with lifespan(tracer)(app) as state:
         assert_type(state, None)
+
+    async def served(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        pass
+
+    assert_type(ASGIMiddleware(served, tracer, trust=Trust.LINK, excluded=("/healthz",), flush=1.5), ASGIMiddleware)
+    ASGIMiddleware(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     lifespan("shop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def doors_for_aiohttp_and_httpx(tracer: Tracer) -> None:
+    served = web.Application(middlewares=[aiohttp_middleware(tracer, trust="link", excluded=["/healthz"])])
+    served.cleanup_ctx.append(aiohttp_lifespan(tracer))
+    aiohttp_middleware("shop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(trace_config(), aiohttp.TraceConfig)
+    async with aiohttp.ClientSession(trace_configs=[trace_config(tracer, start_traces=False, propagate=False)]):
+        pass
+    async with httpx.AsyncClient(transport=AsyncHTTPXTransport(httpx.AsyncHTTPTransport(), tracer)):
+        pass
+    with httpx.Client(transport=HTTPXTransport(tracer=tracer)):
+        pass
+    AsyncHTTPXTransport(httpx.HTTPTransport())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# OpenTelemetry ----------------------------------------------------------------------------------------------------
+
+
+def bridge(tracer: Tracer) -> None:
+    provider = asynctrace.opentelemetry.TracerProvider(tracer, foreign_parents=False)
+    assert_type(provider.get_tracer("library", "1"), asynctrace.opentelemetry.Tracer)
+    assert_type(provider.get_tracer("library").start_span("name"), asynctrace.opentelemetry.Span)
+    with provider.get_tracer("library").start_as_current_span("name") as span:
+        assert_type(span, asynctrace.opentelemetry.Span)
+    assert_type(provider.force_flush(timeout_millis=10), bool)
+    asynctrace.opentelemetry.TracerProvider("shop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # The test kit -----------------------------------------------------------------------------------------------------

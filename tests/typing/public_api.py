@@ -19,6 +19,9 @@ async def the_life_of_a_tracer() -> None:
         assert_type(tracer, asynctrace.Tracer)
         async with tracer.trace("checkout", session_id="s-1", tags=["nightly"], metadata={"a": 1}) as run:
             assert_type(run, asynctrace.TraceContext)
+            run.set_baggage("tenant", "t-1")
+            assert_type(run.baggage, asynctrace.Baggage)
+            assert_type(run.baggage["tenant"], str)
             async with tracer.trace_component("pay", type="tool", kind="client", links=[run]) as component:
                 assert_type(component, asynctrace.ComponentTraceContext)
                 component.add_log("paid", euro=12)
