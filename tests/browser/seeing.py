@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..patience import patient
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 __all__ = ["IMPATIENCE", "Look", "eventually", "rows", "runs", "tree"]
 
-PATIENCE = 20_000.0
+PATIENCE = 1000 * patient(10)
 """Milliseconds that a test waits for what is no question of speed."""
 IMPATIENCE = 1500.0
 """Milliseconds that a mutant has to do what it will not do."""

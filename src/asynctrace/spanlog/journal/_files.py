@@ -19,6 +19,7 @@ __all__ = [
     "bytes_on_disk",
     "dig_holes",
     "erase",
+    "give_back",
     "names_lock_last",
     "sync_folder",
     "unlink",
@@ -37,6 +38,17 @@ stores into it, so it takes no memory."""
 
 _SECTOR = 512
 """Bytes of a unit of `st_blocks`."""
+
+
+def give_back(descriptor: int) -> None:
+    """Close a descriptor that was kept for long, if it is one. Raises nothing: the file is what matters, and it has all.
+
+    Other code of the process may have closed it. uvloop closes a server's socket, and then closes it again where it came
+    wrapped (gunicorn's does): a file that another thread opened between the two is closed with it.
+    """
+    if descriptor != NO_DESCRIPTOR:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def write_new(path: Path, content: bytes, *, sync: bool = False) -> None:

@@ -53,7 +53,7 @@ from struct import Struct
 from typing import Final
 
 from ..._errors import JournalDamaged, JournalError, JournalFromNewerVersion
-from ._files import MAP_OPTIONS, NO_DESCRIPTOR
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR, give_back
 from ._format import BLOCK_BYTES, FORMAT_VERSION, HEADER_BYTES, SEALED
 from ._lane_state import (
     CURSOR,
@@ -167,8 +167,7 @@ class LaneFile:
         fd, self._fd = self._fd, NO_DESCRIPTOR
         self._words.release()
         self._memory.close()
-        if fd != NO_DESCRIPTOR:
-            os.close(fd)
+        give_back(fd)
 
     def sync(self) -> None:
         """Wait until the disk has it. Raises `OSError`."""

@@ -13,7 +13,10 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
+
+from ._files import NO_DESCRIPTOR, give_back
 
 __all__ = ["Lock", "after_fork_in_child", "after_fork_in_parent", "before_fork"]
 
@@ -30,7 +33,7 @@ class Lock:
         """Raises `OSError`. Only opens: nothing is locked yet."""
         flags = os.O_RDWR if write else os.O_RDONLY
         flags |= os.O_CREAT | os.O_EXCL if create else 0
-        self._descriptor = -1
+        self._descriptor = NO_DESCRIPTOR
         try:
             with _guard:  # no fork between the descriptor and its place in the list
                 _held.add(self)
@@ -41,7 +44,7 @@ class Lock:
 
     @property
     def is_open(self) -> bool:
-        return self._descriptor >= 0
+        return self._descriptor != NO_DESCRIPTOR
 
     def take(self) -> bool:
         """Lock for this description alone; False when another one has it in whatever way."""
@@ -66,10 +69,9 @@ class Lock:
         if not self.is_open:
             return False
         try:
-            there = os.stat(path, follow_symlinks=False)
-        except OSError:
+            return os.path.samestat(os.stat(path, follow_symlinks=False), self.status())
+        except OSError:  # nothing is there, or other code closed our descriptor, and the lock is lost with it
             return False
-        return os.path.samestat(there, self.status())
 
     def touch(self, now_ns: int) -> None:
         os.utime(self._descriptor, ns=(now_ns, now_ns))
@@ -78,20 +80,17 @@ class Lock:
         """Unlock and close. A copy of the descriptor in a forked child locks nothing any more."""
         with _guard:
             descriptor = self._give_up()
-            if descriptor >= 0:
-                try:
+            if descriptor != NO_DESCRIPTOR:
+                with suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
-                finally:
-                    os.close(descriptor)
+                give_back(descriptor)
 
     def forget(self) -> None:
         """Close this process's descriptor and leave the lock to those who have a copy of it."""
-        descriptor = self._give_up()
-        if descriptor >= 0:
-            os.close(descriptor)
+        give_back(self._give_up())
 
     def _give_up(self) -> int:
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self._descriptor = self._descriptor, NO_DESCRIPTOR
         _held.discard(self)
         return descriptor
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..._errors import JournalDamaged
-from ._files import MAP_OPTIONS, NO_DESCRIPTOR, allocate
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR, allocate, give_back
 from ._format import (
     BLOCK_BYTES,
     CAPACITY_AT,
@@ -115,8 +115,7 @@ class _Copy:
 
     def _close(self) -> None:
         real, self._real = self._real, NO_DESCRIPTOR
-        if real != NO_DESCRIPTOR:
-            os.close(real)
+        give_back(real)
         with suppress(BufferError):
             self._memory.close()
 
@@ -290,8 +289,7 @@ class SlabCopy(_Copy):
 
     def _close(self) -> None:
         fd, self._fd = self._fd, NO_DESCRIPTOR
-        if fd != NO_DESCRIPTOR:
-            os.close(fd)
+        give_back(fd)
         super()._close()
 
 

@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import ClassVar
 
 from .._segment import WORD_BYTES, Segment, slots_for, whole_words
-from ._files import MAP_OPTIONS, NO_DESCRIPTOR
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR, give_back
 from ._format import (
     BASE_AT,
     CAPACITY_AT,
@@ -274,8 +274,7 @@ class FileSegment(Segment):
         self._let_go()
         with suppress(BufferError):
             self._memory.close()
-        if fd != NO_DESCRIPTOR:
-            os.close(fd)
+        give_back(fd)
 
     def _lay_out(self) -> None:
         super()._lay_out()

@@ -57,7 +57,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
-from ._files import MAP_OPTIONS, NO_DESCRIPTOR
+from ._files import MAP_OPTIONS, NO_DESCRIPTOR, give_back
 from ._format import BLOCK_BYTES, FORMAT_VERSION, HEADER_BYTES, SEALED, slab_file
 from ._populate import populate
 
@@ -279,8 +279,7 @@ class OpenSlab:
             )  # costs no memory
             self.free.clear()
             self._reserve.clear()
-        if fd != NO_DESCRIPTOR:
-            os.close(fd)
+        give_back(fd)
 
     def forget_in_child(self) -> None:
         """After a fork, in the child: `close()`, whatever another thread of the parent was doing. The file is the parent's;

@@ -1,0 +1,88 @@
+"""A program closes a descriptor that is not its own: what is settled goes all the same, and the rest is left to the next."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asynctrace.spanlog.journal import _segment_file
+from asynctrace.spanlog.journal._directory import JournalDirectory, JournalState, claim, list_journals
+from asynctrace.spanlog.journal._journal import Journal
+from asynctrace.spanlog.journal._log import JournalLog
+
+from .directories import make_meta
+from .logs import fail
+from .slabs import small_steps
+
+
+def kept_open(journal: Journal, name: str) -> list[int]:
+    """The descriptors of this process by which files of the journal with such a name are open: of each the oldest, the
+    others are copies that mappings have."""
+    found: dict[str, int] = {}
+    for link in Path("/proc/self/fd").iterdir():
+        where = os.readlink(link) if os.path.lexists(link) else ""
+        if where.startswith(f"{journal.directory.path}/") and re.search(name, where):
+            found[where] = min(int(link.name), found.get(where, 1 << 30))
+    return sorted(found.values())
+
+
+def begin(folder: Path, on_trouble: Callable[[str, Exception], None] = fail) -> Journal:
+    """A journal with three records."""
+    log = JournalLog(capacity_bytes=1 << 22, on_ready=lambda: None)
+    directory = JournalDirectory.create(folder, make_meta())
+    journal = Journal(
+        directory,
+        ("otlp",),
+        segment_bytes=log.segment_bytes,
+        time_ns=time.time_ns,
+        sync=None,
+        is_mapped=True,
+        on_trouble=on_trouble,
+    )
+    log.attach(journal)
+    for number in range(3):
+        log.append_nowait(b"\x0a\x03abc%d" % number)
+    journal.slab.enter(b"a span that is open")
+    return journal
+
+
+def check_it_ends(folder: Path, name: str) -> None:
+    with small_steps():
+        journal = begin(folder)
+        descriptors = kept_open(journal, name)
+        assert descriptors, f"no {name} is open: nothing is tried"
+        for descriptor in descriptors:
+            os.close(descriptor)
+        journal.finish(is_drained=True)
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("name", [r"\.seg$", r"\.lane$", r"slab"])
+def test_what_is_settled_is_removed(name: str, tmp_path: Path) -> None:
+    check_it_ends(tmp_path, name)
+
+
+def test_a_lock_that_was_lost_leaves_the_journal_to_others(tmp_path: Path) -> None:
+    with small_steps():
+        journal = begin(tmp_path, lambda what, error: None)  # its keeper may notice, and say so
+        (lock,) = kept_open(journal, "lock$")
+        os.close(lock)
+        assert not journal.directory.is_ours()
+        journal.finish(is_drained=False)
+    (entry,) = list_journals(tmp_path)
+    assert entry.state is JournalState.ORPHAN
+    directory = claim(entry.path)
+    assert directory is not None
+    directory.remove()
+
+
+def test_a_close_that_raises_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: Callable[[int], None] = os.close
+    monkeypatch.setattr(_segment_file, "give_back", broken)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        check_it_ends(tmp_path, r"\.seg$")
