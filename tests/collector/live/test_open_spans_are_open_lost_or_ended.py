@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ def check_an_ended_span_stays_ended(make: Callable[[Clock], OpenSpans]) -> None:
     spans = make(Clock())
     spans.heard(*notice(1))
     assert numbers(spans) == [1]
-    spans.ended(ended(1))
+    spans.ended([ended(1)])
     assert numbers(spans) == []
     spans.heard(*notice(1))  # it was under way when the span ended
     assert numbers(spans) == []
@@ -70,8 +70,8 @@ def test_an_ended_span_is_not_opened_again_by_a_late_notice() -> None:
 
 
 class ForgetsWhatEnded(OpenSpans):
-    def ended(self, row: SpanRow) -> None:
-        super().ended(row)
+    def ended(self, rows: Iterable[SpanRow]) -> None:
+        super().ended(rows)
         self._ended.clear()
 
 
@@ -118,7 +118,7 @@ def test_a_span_that_was_lost_can_still_end() -> None:
     spans = open_spans(clock)
     spans.heard(*notice(1))
     clock.now += 100
-    spans.ended(ended(1))
+    spans.ended([ended(1)])
     assert numbers(spans) == []
 
 
@@ -136,11 +136,11 @@ def test_every_span_keeps_its_place_while_spans_open_and_end() -> None:
     spans = open_spans(Clock(), lambda trace_id: stored)
     assert spans.order_of(KEY) is None
     spans.heard(*notice(1))
-    spans.ended(ended(5))
+    spans.ended([ended(5)])
     spans.heard(*notice(6))
     assert places(spans) == {3: 0, 4: 1, 1: 2, 5: 3, 6: 4}
-    spans.ended(ended(1))
-    spans.ended(ended(3))
+    spans.ended([ended(1)])
+    spans.ended([ended(3)])
     assert places(spans) == {3: 0, 4: 1, 1: 2, 5: 3, 6: 4}
 
 
@@ -177,7 +177,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for trace in range(1, 20):
         for number in range(1, 4):
             spans.heard(*notice(number, trace=trace))
-            spans.ended(ended(number + 10, trace=trace))
+            spans.ended([ended(number + 10, trace=trace)])
     assert len(spans) == 10
     assert [trace[-1] for trace in spans.traces()] == [19, 18, 17, 16]
     assert len(spans._orders) <= 3

@@ -28,6 +28,7 @@ from asynctrace.collector.store import _plan as plan
 from asynctrace.collector.store import _segments as segments
 from asynctrace.collector.store import _tally as tally
 from asynctrace.collector.store import _writing as writing
+from asynctrace.collector.store._chunk import NO_FEW
 from asynctrace.collector.store._roll import Roll
 
 from ..traffic import START, checkout, group, received, span
@@ -786,7 +787,7 @@ def test_a_store_that_moves_what_is_replaced_is_caught(tmp_path: Path, monkeypat
 
 
 def test_a_skeleton_that_forgets_facts_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asynctrace.collector.store._chunk._few", lambda facts: ())
+    monkeypatch.setattr("asynctrace.collector.store._chunk._few", lambda facts: NO_FEW)
     with pytest.raises(AssertionError):
         check_a_line_without_messages_says_the_same(SQLiteStore, tmp_path)
 

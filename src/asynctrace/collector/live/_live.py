@@ -68,15 +68,13 @@ class Live:
 
     def committed(self, received: Sequence[Received]) -> None:
         """Notices, and what the last commit holds."""
-        changed = set()
+        changed: set[bytes] = set()
         for each in received:
-            for row in each.rows:
-                if row.facts.is_open:
-                    self.open.heard(row, each.origins[row.origin])
-                else:
-                    self.open.ended(row)
-                changed.add(row.trace_id)
-            changed.update(log.trace_id for log in each.logs)
+            notices = [row for row in each.rows if row.facts.is_open]
+            for row in notices:
+                self.open.heard(row, each.origins[row.origin])
+            self.open.ended(each.rows if not notices else [row for row in each.rows if not row.facts.is_open])
+            changed.update([row.trace_id for row in each.rows], [log.trace_id for log in each.logs])
         loop = self._loop
         if changed and loop is not None:
             with contextlib.suppress(RuntimeError):  # it is ending

@@ -102,18 +102,21 @@ class OpenSpans:
             if (row.trace_id, row.span_id) not in self._ended:
                 self._keep(OpenSpan(row, origin, self._monotonic(), self._time_ns()))
 
-    def ended(self, row: SpanRow) -> None:
-        """An ended span was stored."""
-        key = (row.trace_id, row.span_id)
+    def ended(self, rows: Iterable[SpanRow]) -> None:
+        """Ended spans were stored. Where no notice is known, nothing is to be done for the short ones."""
         with self._lock:
-            self._forget(key)
-            order = self._orders.get(row.trace_id)
-            if order is not None:
-                self._place(order, row.span_id)
-            if not row.end_ns or row.end_ns - row.start_ns >= SHORTEST:
-                self._ended[key] = None
-                if len(self._ended) > MOST_ENDED:
-                    self._ended.popitem(last=False)
+            if not self._spans and not self._orders:
+                rows = [row for row in rows if _may_have_been_told_of(row)]
+            for row in rows:
+                key = (row.trace_id, row.span_id)
+                self._forget(key)
+                order = self._orders.get(row.trace_id)
+                if order is not None:
+                    self._place(order, row.span_id)
+                if _may_have_been_told_of(row):
+                    self._ended[key] = None
+                    if len(self._ended) > MOST_ENDED:
+                        self._ended.popitem(last=False)
 
     def forget_trace(self, trace_id: bytes) -> None:
         """It was deleted."""
@@ -233,3 +236,7 @@ class OpenSpans:
     def _drop_order(self, trace_id: bytes) -> None:
         order = self._orders.pop(trace_id, None)
         self._ordered -= 0 if order is None else len(order.places)
+
+
+def _may_have_been_told_of(row: SpanRow) -> bool:
+    return not row.end_ns or row.end_ns - row.start_ns >= SHORTEST

@@ -21,6 +21,7 @@ from ..._contracts import AttributeValue, Span
 from .._rows import EMPTY, LONGEST_TOKEN, PREVIEW, Facts, token
 
 __all__ = [
+    "NO_RANKS",
     "Finding",
     "Known",
     "Rule",
@@ -30,7 +31,9 @@ __all__ = [
     "know_by",
     "know_event",
     "rules_for",
+    "settle",
     "tokens_of",
+    "whole",
 ]
 
 
@@ -40,10 +43,11 @@ Known: TypeAlias = tuple[tuple[bytes, ...], tuple[Finding, ...]]
 """Of one attribute: its search tokens, and what it says."""
 
 _SLOTS: Final = {name: slot for slot, name in enumerate(Facts._fields)}
-_DEFAULTS: Final = tuple(EMPTY)
+_TOKENS: Final = _SLOTS["tokens"]
 _EVENTS: Final = _SLOTS["events"]
 _LINKS: Final = _SLOTS["links"]
-_NO_RANK: Final = 10**9
+NO_RANKS: Final = (-1, *[10**9] * (len(Facts._fields) - 1))
+"""Of nothing found yet. No finding is about the first field, the tokens: 0 is a slot that takes nothing."""
 _new: Final[Any] = tuple.__new__
 """A third of the time that `Facts()` takes."""
 
@@ -72,6 +76,8 @@ LONGEST_NAME: Final = 200
 """Characters of a type, model, session or user: a list shows them."""
 LONGEST_PARSED: Final = 32 * 1024
 """Characters of a conversation that is read for its preview; the beginning of a longer one is shown as it is."""
+JSON_BEGINS: Final = frozenset("[{ \t\r\n")
+"""A list or an object, or white space before it (RFC 8259)."""
 MESSAGES_IN: Final = ("messages", "choices", "generations", "message", "kwargs")
 ARGUMENTS_IN: Final = ("arguments", "args", "input")
 DEEPEST_MESSAGE: Final = 8
@@ -120,7 +126,7 @@ def _is(expected: str) -> Reader:
 def _said(value: AttributeValue) -> str:
     """A preview: of a conversation what was said last, of anything else its beginning."""
     text = value if isinstance(value, str) else _json(value)
-    if len(text) <= LONGEST_PARSED and ('"role"' in text or '"lc"' in text):
+    if text[:1] in JSON_BEGINS and len(text) <= LONGEST_PARSED and ('"role"' in text or '"lc"' in text):
         text = _last_message(text) or text
     return text[:PREVIEW]
 
@@ -416,15 +422,24 @@ def tokens_of(key: str, value: AttributeValue) -> tuple[bytes, ...]:
 
 def facts_from(tokens: tuple[bytes, ...], found: Iterable[Finding], events: int = 0, links: int = 0) -> Facts:
     """Everything that was found in one span."""
-    facts = [tokens, *_DEFAULTS[1:]]
-    ranks = [_NO_RANK] * len(facts)
+    facts, ranks = [*EMPTY], [*NO_RANKS]
+    settle(facts, ranks, found)
+    return whole(facts, tokens, events, links)
+
+
+def settle(facts: list[Any], ranks: list[int], found: Iterable[Finding]) -> None:
+    """Of each field the finding with the lowest rank goes into `facts`, its rank into `ranks`; of equal ones the last."""
     for slot, rank, value in found:
         if rank <= ranks[slot]:
             ranks[slot] = rank
             facts[slot] = value
-    facts[_EVENTS], facts[_LINKS] = events, links
-    whole: Facts = _new(Facts, facts)
-    return whole
+
+
+def whole(facts: list[Any], tokens: tuple[bytes, ...], events: int, links: int) -> Facts:
+    """Facts of which everything is settled that attributes say."""
+    facts[_TOKENS], facts[_EVENTS], facts[_LINKS] = tokens, events, links
+    made: Facts = _new(Facts, facts)
+    return made
 
 
 def facts_of(span: Span) -> Facts:

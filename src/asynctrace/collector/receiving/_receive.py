@@ -142,13 +142,15 @@ class Receiver:
     async def _read(self, request: web.Request, ticket: Ticket) -> bytes:
         if (request.content_length or 0) > self._max_body:
             raise self._too_large()
-        body = bytearray()
+        pieces: list[bytes] = []
+        size = 0
         while piece := await request.content.readany():
             ticket.grow(len(piece))
-            body += piece
-            if len(body) > self._max_body:
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_body:
                 raise self._too_large()
-        return bytes(body)
+        return b"".join(pieces)
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than {self._max_body} bytes: send fewer spans at once")

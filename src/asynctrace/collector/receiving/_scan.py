@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -45,7 +45,19 @@ from ...wire import (
     read_varint,
 )
 from .._rows import EMPTY, LONGEST_TOKEN, Facts, Origin, SpanRow, hashed
-from ._dialects import Finding, Known, Rule, facts_from, findings, know_by, know_event, rules_for, tokens_of
+from ._dialects import (
+    NO_RANKS,
+    Known,
+    Rule,
+    facts_from,
+    findings,
+    know_by,
+    know_event,
+    rules_for,
+    settle,
+    tokens_of,
+    whole,
+)
 from ._intake import Intake
 
 __all__ = ["Scanner", "schema_url"]
@@ -54,8 +66,6 @@ REMEMBERED: Final = 96
 """Bytes of an attribute that is remembered."""
 MOST_REMEMBERED: Final = 8192
 """Attributes, each some 400 bytes with what is known of it. Then those that are not seen again are forgotten."""
-LONGEST_ENCODED: Final = 4 * LONGEST_TOKEN
-"""Bytes of a text that may have a token: UTF-8 takes four for a character at most."""
 MOST_KEYS: Final = 4096
 MOST_ORIGINS: Final = 256
 LARGEST_ORIGIN: Final = 8192
@@ -68,11 +78,18 @@ PARENT_ID_FLAW: Final = "parent_span_id must be 8 bytes or empty"
 _SPAN_ID = re.compile("[0-9a-f]{16}")
 _NO_TRACE = bytes(16)
 _NO_SPAN = bytes(8)
-_ids_at = Struct("<2s16s2s8sBB").unpack_from
+_ids_at = Struct("<H16sH8sH8sBB").unpack_from
+_TRACE_FIRST, _SPAN_NEXT, _PARENT_NEXT = 0x100A, 0x0812, 0x0822
+"""A tag and a length of one byte each, as a number."""
 _times_at = Struct("<BBBQBQ").unpack_from
 _double_at = Struct("<d").unpack_from
 _TIMES_SIZE = 20
 _new: Any = tuple.__new__
+
+Remembered: TypeAlias = tuple[bytes, int, int, Any]
+"""What nearly all attributes say: one search token and at most one finding (its slot, rank and value; slot 0 for none). One
+object instead of four: a memory that others use as well makes reading them the larger part of the time."""
+_NOT_FOUND: Final = (0, 0, None)
 _OK_STATUS = {b"": 0, b"\x18\x00": 0, b"\x18\x01": 1, b"\x18\x02": 2}
 
 
@@ -80,8 +97,9 @@ class Scanner:
     """Remembers attributes and resources from one request to the next. Used by several threads at once."""
 
     def __init__(self) -> None:
-        self._attributes: dict[bytes, Known] = {}
-        self._earlier: dict[bytes, Known] = {}
+        self._attributes: dict[bytes, Remembered] = {}
+        self._earlier: dict[bytes, Remembered] = {}
+        self._others: dict[bytes, Known] = {}
         self._keys: dict[bytes, tuple[str, bytes, tuple[Rule, ...]]] = {}
         self._origins: dict[tuple[bytes, bytes, str, str], Origin] = {}
 
@@ -156,7 +174,11 @@ class Scanner:
                 elif tag == 0x1A:
                     schema = schema_url(body[first:position])
                 continue
-            length, first = _length_at(body, position + 1, end)
+            first = position + 3
+            if first <= end and body[first - 2] > 0x7F > body[first - 1]:  # the two bytes that most lengths have
+                length = body[first - 2] & 0x7F | body[first - 1] << 7
+            else:
+                length, first = read_varint(body, position + 1, end)
             position = first + length
             if position > end:
                 raise WireError(f"a span at offset {first} is {length} bytes long, {end - first} are left")
@@ -166,18 +188,12 @@ class Scanner:
     def _row(self, message: bytes, origin: int, intake: Intake) -> SpanRow:
         """One span, in the usual shape or in any other."""
         try:
-            lead, trace_id, between, span_id, tag, length = _ids_at(message)
-            if lead != b"\x0a\x10" or between != b"\x12\x08":
+            lead, trace_id, between, span_id, above, parent_id, tag, length = _ids_at(message)
+            first = 40
+            if above != _PARENT_NEXT:
+                parent_id, tag, length, first = b"", message[28], message[29], 30
+            if lead != _TRACE_FIRST or between != _SPAN_NEXT or tag != 0x2A or length > 0x7F:
                 return self._decoded(message, origin, intake)
-            parent_id, position = b"", 28
-            if tag == 0x22:
-                if length != 8:
-                    return self._decoded(message, origin, intake)
-                parent_id = message[30:38]
-                tag, length, position = message[38], message[39], 38
-            if tag != 0x2A or length > 0x7F:
-                return self._decoded(message, origin, intake)
-            first = position + 2
             position = first + length
             kind_tag, kind, start_tag, start_ns, end_tag, end_ns = _times_at(message, position)
             if kind_tag != 0x30 or start_tag != 0x39 or end_tag != 0x41 or kind > 5:
@@ -204,13 +220,26 @@ class Scanner:
         """
         remembered = self._attributes
         tokens: list[bytes] = []
-        found: list[Finding] = []
+        facts, ranks = [*EMPTY], [*NO_RANKS]
         size = len(message)
         status = parts = events = links = 0
         while position < size:
             tag = message[position]
             length = message[position + 1]
             position += 2
+            if tag == 0x4A and length <= REMEMBERED:  # nearly always, and nearly always it is known
+                stop = position + length
+                content = message[position:stop]
+                known = remembered.get(content)
+                if known is not None and stop <= size:
+                    parts += 1
+                    token, slot, rank, value = known
+                    tokens.append(token)
+                    if rank <= ranks[slot]:
+                        ranks[slot] = rank
+                        facts[slot] = value
+                    position = stop
+                    continue
             if length > 0x7F:
                 second = message[position]
                 if second > 0x7F:
@@ -223,15 +252,12 @@ class Scanner:
                 if stop > size:
                     return None
                 parts += 1
-                content = message[position:stop]
-                known = (
-                    remembered.get(content) if length <= REMEMBERED else None
-                )  # a long one would be hashed for nothing
-                if known is None:
-                    known = self._know(content)
-                tokens += known[0]
-                if known[1]:
-                    found += known[1]
+                several, found = (
+                    self._know(content) if length <= REMEMBERED else self._know_long(message, position, stop)
+                )
+                tokens += several
+                if found:
+                    settle(facts, ranks, found)
             elif tag == 0x7A:
                 if stop > size or status:
                     return None
@@ -246,7 +272,7 @@ class Scanner:
                 event = decode_event(message[position:stop])
                 _check_depth(event.attributes.values())
                 parts += 1 + len(event.attributes)
-                found += know_event(event.name, event.attributes)
+                settle(facts, ranks, know_event(event.name, event.attributes))
             elif tag == 0x6A:
                 if stop > size:
                     return None
@@ -258,22 +284,55 @@ class Scanner:
                 return None
             position = stop
         intake.count(1 + parts + links)
-        if not tokens and not found and not events and not links:
-            return status, EMPTY
-        return status, facts_from(tuple(tokens), found, events, links)
+        said = whole(facts, tuple(tokens), events, links)
+        return status, said if said != EMPTY else EMPTY
 
     def _know(self, content: bytes) -> Known:
-        """What an attribute says that was not seen lately."""
-        if len(content) > REMEMBERED:
-            return self._know_quickly(content) or self._know_slowly(content)
-        known = self._earlier.get(content) or self._know_quickly(content) or self._know_slowly(content)
-        if len(self._attributes) >= MOST_REMEMBERED:
-            self._earlier, self._attributes = self._attributes, {}
-        self._attributes[content] = known
+        """What a short attribute says that was not seen lately."""
+        remembered = self._earlier.get(content)
+        if remembered is not None:
+            self._remember(content, remembered)
+            return remembered[:1], (remembered[1:],)
+        known = self._others.get(content) or self._know_quickly(content) or self._know_slowly(content)
+        tokens, found = known
+        if len(tokens) == 1 and len(found) <= 1:
+            self._remember(content, (*tokens, *(found[0] if found else _NOT_FOUND)))
+        else:
+            if len(self._others) >= MOST_REMEMBERED:
+                self._others.clear()
+            self._others[content] = known
         return known
 
+    def _remember(self, content: bytes, remembered: Remembered) -> None:
+        if len(self._attributes) >= MOST_REMEMBERED:
+            self._earlier, self._attributes = self._attributes, {}
+        self._attributes[content] = remembered
+
+    def _know_long(self, message: bytes, first: int, stop: int) -> Known:
+        """What an attribute says that is too long to be remembered: nearly always a text under a known key."""
+        try:
+            middle = first + 2 + message[first + 1]
+            key, _, rules = self._keys[message[first:middle]]
+            position = middle + 2
+            length = message[middle + 1]
+            if length > 0x7F:
+                length = length & 0x7F | message[position] << 7
+                position += 1
+            if message[middle] == 0x12 and position + length == stop and message[position] == 0x0A:
+                inner = message[position + 1]
+                position += 2
+                if inner > 0x7F:
+                    inner = inner & 0x7F | message[position] << 7
+                    position += 1
+                if position + inner == stop:
+                    text = message[position:stop].decode()  # also where nobody reads it: what is no text is refused
+                    return () if len(text) > LONGEST_TOKEN else tokens_of(key, text), findings(rules, text)
+        except (IndexError, KeyError, UnicodeDecodeError):
+            pass
+        return self._know_slowly(message[first:stop])
+
     def _know_quickly(self, content: bytes) -> Known | None:
-        """For a known key with a text or a number that fills the attribute to its end; `None` for anything else."""
+        """Of a short one: for a known key with a text or a number that fills it to its end; `None` for anything else."""
         try:
             middle = content[1] + 2
             key, prefix, rules = self._keys[content[:middle]]
@@ -293,10 +352,7 @@ class Scanner:
                 encoded = content[position:]
                 if len(encoded) != inner:
                     return None
-                if inner > LONGEST_ENCODED:
-                    text = encoded.decode()  # also where nobody reads it: what is no text is refused
-                    return (), (findings(rules, text) if rules else ())
-                if inner > LONGEST_TOKEN or not encoded.isascii():
+                if not encoded.isascii():
                     return know_by(key, rules, encoded.decode())
                 return (hashed(prefix + encoded.lower()),), (findings(rules, encoded.decode()) if rules else ())
             if tag == 0x18 and length == 3 and inner > 0x7F > content[position]:
@@ -347,15 +403,6 @@ def schema_url(field: bytes) -> str:
         return field.decode()
     except UnicodeDecodeError as error:
         raise WireError(f"a schema_url is not UTF-8: {error.reason}") from None
-
-
-def _length_at(body: bytes, position: int, end: int) -> tuple[int, int]:
-    """`read_varint()`, for the two bytes that the length of most spans has."""
-    if position + 1 < end:
-        low, high = body[position], body[position + 1]
-        if low > 0x7F > high:
-            return low & 0x7F | high << 7, position + 2
-    return read_varint(body, position, end)
 
 
 def _check_depth(values: Iterable[AttributeValue]) -> None:

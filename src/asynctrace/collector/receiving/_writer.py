@@ -98,8 +98,6 @@ class Writer:
         while (first := self._waiting.get()) is not None:
             group, is_last = self._gathered(first, until=last_commit + self._gather)
             self._commit(group)
-            with self._closing:
-                self._counters.waiting -= sum(submission.records for submission in group)
             last_commit = time.monotonic()
             if is_last:
                 return
@@ -123,16 +121,25 @@ class Writer:
         try:
             self._add(self._unknown(group))
         except StoreError as error:
-            _fail(group, error)
+            self._answer(group, error)
         except Exception as error:  # noqa: BLE001  (one bad body must not take its neighbors along)
             if len(group) == 1:
-                _fail(group, error)
+                self._answer(group, error)
             else:
                 for submission in group:
                     self._commit([submission])
         else:
-            for submission in group:
+            self._answer(group, None)
+
+    def _answer(self, group: list[_Submission], error: Exception | None) -> None:
+        """Whoever hears of it finds that it is not waiting any more."""
+        with self._closing:
+            self._counters.waiting -= sum(submission.records for submission in group)
+        for submission in group:
+            if error is None:
                 submission.committed.set_result(None)
+            else:
+                submission.committed.set_exception(error)
 
     def _unknown(self, group: list[_Submission]) -> list[Received]:
         """Those that are not in the store, each once."""
@@ -151,8 +158,3 @@ class Writer:
             self._store.add(group)
             self._counters.commits += 1
             self._committed(group)
-
-
-def _fail(group: list[_Submission], error: Exception) -> None:
-    for submission in group:
-        submission.committed.set_exception(error)

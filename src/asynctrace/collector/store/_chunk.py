@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, repeat
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from ._store import StoreError
 __all__ = [
     "LOGS",
     "SPANS",
+    "Arrived",
     "Codec",
     "Columns",
     "Line",
@@ -33,6 +35,7 @@ __all__ = [
     "Name",
     "best_codec",
     "codec_of",
+    "columns_of",
     "decode_logs",
     "decode_skeleton",
     "encode_logs",
@@ -48,6 +51,11 @@ LOGS: Final = 1
 CHUNK_SPANS: Final = 1024
 CHUNK_BYTES: Final = 512 * 1024
 NO_PARENT: Final = bytes(8)
+
+FEW: Final = ("ending", "session", "user", "input_tokens", "output_tokens", "cost", "events", "links", "dropped")
+"""Facts that not every span of one name shares, in the order in which a skeleton has them."""
+_few: Final[Callable[[Facts], tuple[Any, ...]]] = attrgetter(*FEW)
+NO_FEW: Final = _few(EMPTY)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -122,6 +130,23 @@ Line: TypeAlias = tuple[SpanRow, int, int]
 LogLine: TypeAlias = tuple[LogRow, int]
 
 
+class Arrived(NamedTuple):
+    """Lines of one trace, a column for each of their parts: what is asked of a thousand lines is asked in one step."""
+
+    ids: tuple[bytes, ...]
+    parents: tuple[bytes, ...]
+    titles: tuple[str, ...]
+    kinds: tuple[int, ...]
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    statuses: tuple[int, ...]
+    messages: tuple[bytes, ...]
+    facts: tuple[Facts, ...]
+    origins: tuple[int, ...]
+    names: tuple[int, ...]
+    """Numbers of names."""
+
+
 class Name(NamedTuple):
     """A row of the table `name`: what many spans share."""
 
@@ -146,37 +171,53 @@ class Columns(NamedTuple):
     few: dict[int, list[Any]]
 
 
-def portions(lines: list[Line]) -> Iterator[list[Line]]:
+def columns_of(lines: Iterable[Line]) -> Arrived:
+    """Of one line or more."""
+    rows, origins, names = zip(*lines, strict=True)
+    _, ids, parents, titles, kinds, starts, ends, statuses, _, messages, facts = zip(*rows, strict=True)
+    return Arrived(ids, parents, titles, kinds, starts, ends, statuses, messages, facts, origins, names)
+
+
+def portions(arrived: Arrived) -> Iterator[Arrived]:
     """The lines, as many at a time as make a chunk."""
+    sizes = list(map(len, arrived.messages))
+    if len(sizes) <= CHUNK_SPANS and sum(sizes) <= CHUNK_BYTES:
+        yield arrived
+        return
     first = size = 0
-    for position, line in enumerate(lines, 1):
-        size += len(line[0].message)
-        if size >= CHUNK_BYTES or position - first >= CHUNK_SPANS:
-            yield lines[first:position]
+    for position, each in enumerate(sizes, 1):
+        size += each
+        if size >= CHUNK_BYTES or position - first >= CHUNK_SPANS or position == len(sizes):
+            yield Arrived._make(column[first:position] for column in arrived)
             first, size = position, 0
-    if first < len(lines):
-        yield lines[first:]
 
 
-def encode_skeleton(portion: Sequence[Line]) -> bytes:
+def encode_skeleton(portion: Arrived) -> bytes:
     """The columns of a chunk, not compressed."""
-    rows, origins, names = zip(*portion, strict=True)
-    _, ids, parents, _, kinds, starts, ends, statuses, _, messages, facts = zip(*rows, strict=True)
-    few = {position: some for position, each in enumerate(facts) if each is not EMPTY and any(some := _few(each))}
+    few = {
+        position: some
+        for position, each in enumerate(portion.facts)
+        if each is not EMPTY and (some := _few(each)) != NO_FEW
+    }
     return _encode(
         (
-            b"".join(ids),
-            b"".join([parent or NO_PARENT for parent in parents]),
-            bytes([min(kind, 255) for kind in kinds]),
-            bytes([min(status, 255) for status in statuses]),
-            array("Q", starts).tobytes(),
-            array("Q", ends).tobytes(),
-            names,
-            origins,
-            [len(message) for message in messages],
+            b"".join(portion.ids),
+            b"".join([parent or NO_PARENT for parent in portion.parents]),
+            _small(portion.kinds),
+            _small(portion.statuses),
+            array("Q", portion.starts).tobytes(),
+            array("Q", portion.ends).tobytes(),
+            portion.names,
+            portion.origins,
+            list(map(len, portion.messages)),
             few,
         )
     )
+
+
+def _small(numbers: tuple[int, ...]) -> bytes:
+    """A byte for each; what is larger is no kind and no status that OTLP knows."""
+    return bytes(numbers if max(numbers) <= 255 else [min(number, 255) for number in numbers])
 
 
 def decode_skeleton(encoded: bytes) -> Columns:
@@ -240,21 +281,5 @@ def _eights(joined: bytes) -> list[bytes]:
     return [joined[first : first + 8] for first in range(0, len(joined), 8)]
 
 
-def _few(facts: Facts) -> tuple[Any, ...]:
-    """Ending; session, user; tokens and cost; events, links, dropped."""
-    return facts[1:2] + facts[5:7] + facts[8:11] + facts[12:15]
-
-
 def _facts(facts: Facts, *few: Any) -> Facts:
-    ending, session, user, input_tokens, output_tokens, cost, events, links, dropped = few
-    return facts._replace(
-        ending=ending,
-        session=session,
-        user=user,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cost=cost,
-        events=events,
-        links=links,
-        dropped=dropped,
-    )
+    return facts._replace(**dict(zip(FEW, few, strict=True)))

@@ -8,14 +8,15 @@ written then.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 import msgspec
 
 from ..._contracts import StatusCode
-from .._rows import SpanRow
-from ._chunk import Line
+from .._rows import EMPTY, SpanRow
+from ._chunk import Arrived
 from ._store import LARGEST
 
 __all__ = ["MINUTE_NS", "Roll", "bucket_of", "decode_buckets", "middle_of", "percentiles"]
@@ -60,32 +61,24 @@ class Roll:
         sums[2] += sign * facts.output_tokens
         sums[3] += sign * facts.cost
 
-    def count_all(self, lines: Iterable[Line]) -> None:
-        """Add spans, each with the number of its name last. As `count()`, but a commit has thousands."""
-        all_buckets, all_sums = self._buckets, self._sums
-        for row, _, name in lines:
-            _, _, _, _, _, start, end, status, _, _, facts = row
-            duration = end - start
-            if duration < 8:
-                self.count(row, name)
-                continue
-            shift = duration.bit_length() - 4
-            bucket = (shift << 3) + (duration >> shift)
-            key = (start // MINUTE_NS, name)
-            buckets = all_buckets.get(key)
-            if buckets is None:
-                all_buckets[key] = {bucket: 1}
-            else:
-                buckets[bucket] = buckets.get(bucket, 0) + 1
-            input_tokens, output_tokens, cost = facts[8], facts[9], facts[10]
-            if status == ERROR or input_tokens or output_tokens or cost:
-                sums = all_sums.get(key)
+    def count_all(self, arrived: Arrived) -> None:
+        """Add spans. As `count()`, but a commit has thousands."""
+        keys = list(zip([start // MINUTE_NS for start in arrived.starts], arrived.names, strict=True))
+        buckets = [
+            OPEN if not end else bucket_of(end - start) for start, end in zip(arrived.starts, arrived.ends, strict=True)
+        ]
+        for (key, bucket), number in Counter(zip(keys, buckets, strict=True)).items():
+            of_key = self._buckets.setdefault(key, {})
+            of_key[bucket] = of_key.get(bucket, 0) + number
+        for key, status, facts in zip(keys, arrived.statuses, arrived.facts, strict=True):
+            if status == ERROR or facts is not EMPTY:
+                sums = self._sums.get(key)
                 if sums is None:
-                    sums = all_sums[key] = [0, 0, 0, 0.0]
+                    sums = self._sums[key] = [0, 0, 0, 0.0]
                 sums[0] += status == ERROR
-                sums[1] += input_tokens
-                sums[2] += output_tokens
-                sums[3] += cost
+                sums[1] += facts[8]
+                sums[2] += facts[9]
+                sums[3] += facts[10]
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Within a transaction of the caller's."""

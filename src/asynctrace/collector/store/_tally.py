@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..._contracts import Ending, StatusCode
 from .._rows import EMPTY, Facts, Origin, SpanRow
-from ._chunk import Line
+from ._chunk import Arrived, columns_of
 from ._store import LARGEST
 
 __all__ = ["COLUMNS", "LATE_NS", "Tally", "weight"]
@@ -92,28 +92,17 @@ class Tally:
         self.received_ns = max(self.received_ns, received_ns)
         return bool(self.root_received_ns) and received_ns - self.root_received_ns > LATE_NS
 
-    def count(self, lines: Iterable[Line], origins: Mapping[int, Origin] | Sequence[Origin]) -> None:
-        """Add spans that were not there; each line says which of `origins` it came from."""
-        start_ns, end_ns, head = self.start_ns, self.end_ns, (self.depth, self.head_start)
-        for row, origin, _ in lines:
-            _, _, parent, _, _, start, end, status, _, _, facts = row
-            self.spans += 1
-            if start < start_ns:
-                start_ns = start
-            if end > end_ns:
-                end_ns = end
-            elif not end:
-                self.open += 1
-            if status == ERROR:
-                self.errors += 1
-            place = (1 if parent else 0, start)
-            is_head = place <= head
-            if is_head:
-                head = place
-                self._lead(row, origins[origin].service)
-            if facts is not EMPTY:
-                self._learn(facts, is_head=is_head)
-        self.start_ns, self.end_ns, (self.depth, self.head_start) = start_ns, end_ns, head
+    def count(self, arrived: Arrived, origins: Mapping[int, Origin] | Sequence[Origin]) -> None:
+        """Add spans that were not there; each says which of `origins` it came from."""
+        self.spans += len(arrived.ids)
+        self.start_ns = min(self.start_ns, *arrived.starts)
+        self.end_ns = max(self.end_ns, *arrived.ends)
+        self.open += arrived.ends.count(0)
+        self.errors += arrived.statuses.count(ERROR)
+        head = self._lead(arrived, origins)
+        told = [facts for facts in arrived.facts if facts is not EMPTY]
+        if told:
+            self._learn(told, head)
 
     def recount(self, rows: Iterable[SpanRow], origins: Sequence[Origin]) -> None:
         """Count anew, from all spans. What comes from the times of arrival stays."""
@@ -122,30 +111,44 @@ class Tally:
         self.depth, self.head_start = NO_HEAD, LARGEST
         self.input_tokens = self.output_tokens = 0
         self.cost = 0.0
-        self.count(((row, row.origin, 0) for row in rows), origins)
+        lines = [(row, row.origin, 0) for row in rows]
+        if lines:
+            self.count(columns_of(lines), origins)
 
-    def _lead(self, row: SpanRow, service: str) -> None:
-        self.name, self.service = row.name, service
-        self.type = row.facts.type
-        if not row.end_ns:
+    def _lead(self, arrived: Arrived, origins: Mapping[int, Origin] | Sequence[Origin]) -> Facts:
+        """What the head says, where it is among them; the last of those that began at the same instant."""
+        parents, starts = arrived.parents, arrived.starts
+        roots = [start for start, parent in zip(starts, parents, strict=True) if not parent]
+        depth, first = (0, min(roots)) if roots else (1, min(starts))
+        if (depth, first) > (self.depth, self.head_start):
+            return EMPTY
+        self.depth, self.head_start = depth, first
+        head = max(i for i, start in enumerate(starts) if start == first and (depth or not parents[i]))
+        facts = arrived.facts[head]
+        self.name, self.service, self.type = arrived.titles[head], origins[arrived.origins[head]].service, facts.type
+        if not arrived.ends[head]:
             self.ending = "open"
         else:
-            self.ending = row.facts.ending or ("error" if row.status == ERROR else "ok")
+            self.ending = facts.ending or ("error" if arrived.statuses[head] == ERROR else "ok")
+        return facts
 
-    def _learn(self, facts: Facts, *, is_head: bool) -> None:
-        if facts.ending == LOST:
-            self.lost += 1
-        self.input_tokens += facts.input_tokens
-        self.output_tokens += facts.output_tokens
-        self.cost += facts.cost
-        self.dropped += facts.dropped
-        self.session = self.session or facts.session
-        self.user = self.user or facts.user
-        self.model = self.model or facts.model
-        if facts.input and (is_head or not self.input):
-            self.input = facts.input
-        if facts.output and (is_head or not self.output):
-            self.output = facts.output
+    def _learn(self, told: Sequence[Facts], head: Facts) -> None:
+        """From what some spans say of themselves, in the order in which they came; `head` is one of them, or says nothing."""
+        all_of: Any = Facts._make(zip(*told, strict=True))
+        self.lost += all_of.ending.count(LOST)
+        self.input_tokens += sum(all_of.input_tokens)
+        self.output_tokens += sum(all_of.output_tokens)
+        self.cost += sum(all_of.cost)
+        self.dropped += sum(all_of.dropped)
+        self.session = self.session or _first(all_of.session)
+        self.user = self.user or _first(all_of.user)
+        self.model = self.model or _first(all_of.model)
+        self.input = head.input or self.input or _first(all_of.input)
+        self.output = head.output or self.output or _first(all_of.output)
+
+
+def _first(texts: Iterable[str]) -> str:
+    return next(filter(None, texts), "")
 
 
 def _text(text: str) -> str:

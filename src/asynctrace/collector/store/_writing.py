@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .._rows import Origin, Received, token
-from ._chunk import LOGS, SPANS, Codec, Line, LogLine, encode_logs, encode_skeleton, portions
+from ._chunk import LOGS, SPANS, Arrived, Codec, Line, LogLine, columns_of, encode_logs, encode_skeleton, portions
 from ._large import APART, LARGE, Piece, take_apart, write_pieces
 from ._roll import Roll
 from ._schema import CHUNK_BITS, transaction
@@ -296,24 +296,27 @@ class _Commit:
 
     def _take_spans(self, trace_id: bytes, lines: list[Line]) -> None:
         tally = self._touch(trace_id)
-        ids = {row.span_id for row, _, _ in lines}
+        arrived = columns_of(lines)
+        ids = set(arrived.ids)
         spans, still_open = tally.spans, tally.open
         if len(ids) == len(lines) and tally.known.isdisjoint(ids):
-            self._count(tally, lines)
+            self._count(tally, arrived)
         else:
             lines = self._merge(tally, lines)
+            arrived = columns_of(lines) if lines else arrived
         self._writer.remember(tally, ids)
         self._traces += not spans
         self._span_count += tally.spans - spans
         self._open += tally.open - still_open
-        self._chunk(tally, lines)
+        if lines:
+            self._chunk(tally, arrived)
 
-    def _count(self, tally: Tally, lines: list[Line]) -> None:
+    def _count(self, tally: Tally, arrived: Arrived) -> None:
         had_root = tally.depth == 0
         if tally.arrived(self._now_ns):
-            tally.late += len(lines)
-        tally.count(lines, self._services)
-        self._roll.count_all(lines)
+            tally.late += len(arrived.ids)
+        tally.count(arrived, self._services)
+        self._roll.count_all(arrived)
         if tally.depth == 0 and not had_root:
             tally.root_received_ns = self._now_ns
 
@@ -355,13 +358,13 @@ class _Commit:
             known = self._touched[trace_id] = (tally, not tally.is_written)
         return known[0]
 
-    def _chunk(self, tally: Tally, lines: list[Line]) -> None:
-        for portion in portions(lines):
-            chunk = self._add_chunk(tally, SPANS, encode_skeleton(portion), [row.message for row, _, _ in portion])
+    def _chunk(self, tally: Tally, arrived: Arrived) -> None:
+        for portion in portions(arrived):
+            chunk = self._add_chunk(tally, SPANS, encode_skeleton(portion), portion.messages)
             self._tokens.append((chunk, self._tokens_of(portion)))
-            tally.stored += len(portion)
+            tally.stored += len(portion.ids)
 
-    def _add_chunk(self, tally: Tally, kind: int, skeleton: bytes, messages: list[bytes]) -> int:
+    def _add_chunk(self, tally: Tally, kind: int, skeleton: bytes, messages: Sequence[bytes]) -> int:
         chunk = (tally.no << CHUNK_BITS) + tally.chunks
         tally.chunks += 1
         tally.version += 1
@@ -377,15 +380,13 @@ class _Commit:
         self._chunks.append((chunk, kind, codec, self._now_ns, compress(skeleton), compress(body)))
         return chunk
 
-    def _tokens_of(self, portion: list[Line]) -> set[bytes]:
-        rows, origins, names = zip(*portion, strict=True)
-        facts = [row[10] for row in rows]
-        tokens: set[bytes] = set().union(*[each[0] for each in facts])
-        tokens.update([_coded("ending", each[1]) for each in facts if each[1]])
-        tokens.update([_coded("status", str(status)) for status in {row[7] for row in rows}])
-        tokens.update([_coded("kind", str(kind)) for kind in {row[4] for row in rows}])
-        tokens.update(*map(self._writer.name_tokens, set(names)))
-        tokens.update(*[self._services[origin].tokens for origin in set(origins)])
+    def _tokens_of(self, portion: Arrived) -> set[bytes]:
+        tokens: set[bytes] = set().union(*[facts[0] for facts in portion.facts])
+        tokens.update([_coded("ending", ending) for ending in {facts[1] for facts in portion.facts} if ending])
+        tokens.update([_coded("status", str(status)) for status in set(portion.statuses)])
+        tokens.update([_coded("kind", str(kind)) for kind in set(portion.kinds)])
+        tokens.update(*map(self._writer.name_tokens, set(portion.names)))
+        tokens.update(*[self._services[origin].tokens for origin in set(portion.origins)])
         return tokens
 
     def _write(self) -> None:
