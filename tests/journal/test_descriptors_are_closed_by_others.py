@@ -86,3 +86,18 @@ def test_a_close_that_raises_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(_segment_file, "give_back", broken)
     with pytest.raises(OSError, match="Bad file descriptor"):
         check_it_ends(tmp_path, r"\.seg$")
+
+
+def test_a_file_that_lost_its_descriptor_while_it_was_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed_meanwhile(descriptor: int, size: int) -> None:
+        os.close(descriptor)
+        os.posix_fallocate(descriptor, 0, size)
+
+    directory = JournalDirectory.create(tmp_path, make_meta())
+    monkeypatch.setattr("asynctrace.spanlog.journal._directory.allocate", closed_meanwhile)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        directory.open_file("00000000.seg", 4096)
+    assert directory.names() == []
+    directory.remove()

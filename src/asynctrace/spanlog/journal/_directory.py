@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from ..._errors import JournalDamaged, JournalFromNewerVersion
-from ._files import allocate, bytes_on_disk, erase, names_lock_last, sync_folder, unlink, write_new
+from ._files import allocate, bytes_on_disk, erase, give_back, names_lock_last, sync_folder, unlink, write_new
 from ._format import LOCK_FILE, META_FILE, JournalMeta, decode_meta, encode_meta
 from ._lock import Lock
 from ._state import check_state
@@ -158,7 +158,7 @@ class JournalDirectory:
             if self._sync:
                 sync_folder(self.path)
         except BaseException:
-            os.close(descriptor)
+            give_back(descriptor)
             unlink(path)
             raise
         return descriptor
