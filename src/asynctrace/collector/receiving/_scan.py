@@ -47,6 +47,7 @@ from ...wire import (
 from .._rows import EMPTY, LONGEST_TOKEN, Facts, Origin, SpanRow, hashed
 from ._dialects import (
     NO_RANKS,
+    Finding,
     Known,
     Rule,
     facts_from,
@@ -89,7 +90,7 @@ _new: Any = tuple.__new__
 Remembered: TypeAlias = tuple[bytes, int, int, Any]
 """What nearly all attributes say: one search token and at most one finding (its slot, rank and value; slot 0 for none). One
 object instead of four: a memory that others use as well makes reading them the larger part of the time."""
-_NOT_FOUND: Final = (0, 0, None)
+_NOT_FOUND: Final[Finding] = (0, 0, None)
 _OK_STATUS = {b"": 0, b"\x18\x00": 0, b"\x18\x01": 1, b"\x18\x02": 2}
 
 
@@ -252,9 +253,10 @@ class Scanner:
                 if stop > size:
                     return None
                 parts += 1
-                several, found = (
-                    self._know(content) if length <= REMEMBERED else self._know_long(message, position, stop)
-                )
+                if length > REMEMBERED:
+                    several, found = self._know_long(message, position, stop)
+                else:
+                    several, found = self._know(message[position:stop])
                 tokens += several
                 if found:
                     settle(facts, ranks, found)
@@ -296,7 +298,8 @@ class Scanner:
         known = self._others.get(content) or self._know_quickly(content) or self._know_slowly(content)
         tokens, found = known
         if len(tokens) == 1 and len(found) <= 1:
-            self._remember(content, (*tokens, *(found[0] if found else _NOT_FOUND)))
+            slot, rank, value = found[0] if found else _NOT_FOUND
+            self._remember(content, (tokens[0], slot, rank, value))
         else:
             if len(self._others) >= MOST_REMEMBERED:
                 self._others.clear()
