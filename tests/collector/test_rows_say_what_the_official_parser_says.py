@@ -307,6 +307,74 @@ def test_a_span_with_a_changed_byte_spoils_no_other(place: int) -> None:
         check_rows(SCANNER.request, body_of(bad))
 
 
+def attribute(key: bytes, value: bytes) -> bytes:
+    """With a text as value."""
+    text = b"\x0a" + varint(len(value)) + value
+    return b"\x0a" + varint(len(key)) + key + b"\x12" + varint(len(text)) + text
+
+
+def in_two_bytes(number: int) -> bytes:
+    """A small number, in one byte more than it needs."""
+    return bytes([number | 0x80, 0])
+
+
+def without_flags() -> bytes:
+    """A span as SDKs send it, to which attributes can be added."""
+    span = usual()
+    span.ClearField("flags")
+    return span.SerializeToString()
+
+
+def check_lengths_in_more_bytes_than_they_need(read: Callable[[bytes], Intake]) -> None:
+    for content in (attribute(b"session.id", b"s1"), attribute(b"session.id", b"s2"), b"\xff\xff"):
+        wide = b"\x4a" + in_two_bytes(len(content)) + content
+        bare = usual().SerializeToString()[:64]
+        check_rows(read, body_of(bare + wide))
+        check_rows(read, body_of(without_flags() + wide))
+
+
+def test_lengths_in_more_bytes_than_they_need() -> None:
+    check_lengths_in_more_bytes_than_they_need(Scanner().request)
+
+
+def check_lengths_of_three_bytes(read: Callable[[bytes], Intake]) -> None:
+    """Of a text under a known key: what is there; and more, where the first two bytes alone would be right."""
+    head = attribute(b"input.value", b"")[:-4] + b"\x12"
+    text = b"\x0a\xfd\x7f" + b"a" * 0x3FFD
+    for content in (head + b"\x80\x80\x01" + text, head + b"\x80\x80" + text):
+        check_rows(read, body_of(without_flags() + b"\x4a" + varint(len(content)) + content))
+
+
+def test_lengths_of_three_bytes() -> None:
+    check_lengths_of_three_bytes(Scanner().request)
+
+
+def check_memory_is_bounded(make: Callable[[], Scanner]) -> None:
+    scanner = make()
+    for number in range(40):
+        span = usual()
+        span.attributes.extend(official.official_attributes({"m": number, "several": [number, number + 1]}))
+        check_rows(scanner.request, body_of(span.SerializeToString(), span.SerializeToString()))
+        assert max(map(len, (scanner._attributes, scanner._earlier, scanner._others))) <= 8
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MOST_REMEMBERED", 8)
+    check_memory_is_bounded(Scanner)
+
+
+def test_an_attribute_that_says_several_things_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MOST_REMEMBERED", 2)  # one that is found needs no room
+    span = usual()
+    del span.attributes[:]
+    span.attributes.extend(official.official_attributes({"several": [1, 2], "others": ["a", "b"]}))
+    scanner = Scanner()
+    check_rows(scanner.request, body_of(span.SerializeToString()))
+    monkeypatch.delattr(scan, "decode_attribute")
+    check_rows(scanner.request, body_of(span.SerializeToString()))
+    check_rows(scanner.request, body_of(span.SerializeToString()))
+
+
 def test_a_resource_without_spans_is_looked_at_too() -> None:
     check_rows(SCANNER.request, b"\x0a\x02\x0a\x00")
     check_rows(SCANNER.request, b"\x0a\x04\x0a\x02\x0a\x05")
@@ -329,6 +397,29 @@ class ForgetsNothingOfTheLength(Scanner):
 
     def _know(self, content: bytes) -> Any:
         return self._attributes.setdefault(content[: content[1] + 2], super()._know(content))
+
+
+class AnswersForTheOneBefore(Scanner):
+    """Looks at the attribute that it last looked at."""
+
+    _before = b""
+
+    def _know(self, content: bytes) -> Any:
+        before, self._before = self._before or content, content
+        return super()._know(before)
+
+
+class TakesLongOnesUnseen(Scanner):
+    def _know_long(self, message: bytes, first: int, stop: int) -> Any:
+        try:
+            return super()._know_long(message, first, stop)
+        except WireError:
+            return (), ()
+
+
+class ForgetsNothing(Scanner):
+    def _remember(self, content: bytes, remembered: scan.Remembered) -> None:
+        self._attributes[content] = remembered
 
 
 class TakesSpansUnseen(Scanner):
@@ -377,3 +468,23 @@ def test_a_scanner_with_a_fault_is_caught(broken: type[Scanner], body: bytes) ->
     check_rows(Scanner().request, body)
     with pytest.raises((AssertionError, ValueError)):
         check_rows(broken().request, body)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (AnswersForTheOneBefore, check_lengths_in_more_bytes_than_they_need),
+        (TakesLongOnesUnseen, check_lengths_of_three_bytes),
+    ],
+)
+def test_a_scanner_that_misreads_lengths_is_caught(
+    broken: type[Scanner], check: Callable[[Callable[[bytes], Intake]], None]
+) -> None:
+    with pytest.raises(AssertionError):
+        check(broken().request)
+
+
+def test_a_scanner_that_forgets_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MOST_REMEMBERED", 8)
+    with pytest.raises(AssertionError):
+        check_memory_is_bounded(ForgetsNothing)

@@ -64,9 +64,10 @@ from ._intake import Intake
 __all__ = ["Scanner", "schema_url"]
 
 REMEMBERED: Final = 96
-"""Bytes of an attribute that is remembered."""
+"""Bytes of an attribute that is remembered. Fewer than `LONGEST_TOKEN`: each short text has a token."""
 MOST_REMEMBERED: Final = 8192
-"""Attributes, each some 400 bytes with what is known of it. Then those that are not seen again are forgotten."""
+"""Attributes, each some 400 bytes with what is known of it. Then those that are not seen again are forgotten, and all of
+those that say more than one thing."""
 MOST_KEYS: Final = 4096
 MOST_ORIGINS: Final = 256
 LARGEST_ORIGIN: Final = 8192
@@ -256,7 +257,7 @@ class Scanner:
                 if length > REMEMBERED:
                     several, found = self._know_long(message, position, stop)
                 else:
-                    several, found = self._know(message[position:stop])
+                    several, found = self._know(message[position:stop])  # its length may take more bytes than it needs
                 tokens += several
                 if found:
                     settle(facts, ranks, found)
@@ -295,7 +296,10 @@ class Scanner:
         if remembered is not None:
             self._remember(content, remembered)
             return remembered[:1], (remembered[1:],)
-        known = self._others.get(content) or self._know_quickly(content) or self._know_slowly(content)
+        known = self._others.get(content)
+        if known is not None:
+            return known
+        known = self._know_quickly(content) or self._know_slowly(content)
         tokens, found = known
         if len(tokens) == 1 and len(found) <= 1:
             slot, rank, value = found[0] if found else _NOT_FOUND
@@ -321,7 +325,8 @@ class Scanner:
             if length > 0x7F:
                 length = length & 0x7F | message[position] << 7
                 position += 1
-            if message[middle] == 0x12 and position + length == stop and message[position] == 0x0A:
+            is_text = message[middle] == 0x12 and message[position] == 0x0A
+            if is_text and position + length == stop and length < 0x4000:  # of three bytes two were read
                 inner = message[position + 1]
                 position += 2
                 if inner > 0x7F:
