@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from asynctrace.spanlog.journal import _segment_file
+from asynctrace.spanlog.journal import _lane_file, _mirror_files, _segment_file, _slab
 from asynctrace.spanlog.journal._directory import JournalDirectory, JournalState, claim, list_journals
 from asynctrace.spanlog.journal._journal import Journal
 from asynctrace.spanlog.journal._log import JournalLog
 
+from ..patience import patient
 from .directories import make_meta
 from .logs import fail
 from .slabs import small_steps
@@ -31,7 +34,11 @@ def kept_open(journal: Journal, name: str) -> list[int]:
     return sorted(found.values())
 
 
-def begin(folder: Path, on_trouble: Callable[[str, Exception], None] = fail) -> Journal:
+def may_tell(what: str, error: Exception) -> None:
+    """What copies into a file, or holds a lock, may notice that it cannot any more, and say so."""
+
+
+def begin(folder: Path, on_trouble: Callable[[str, Exception], None] = fail, *, is_mapped: bool = True) -> Journal:
     """A journal with three records."""
     log = JournalLog(capacity_bytes=1 << 22, on_ready=lambda: None)
     directory = JournalDirectory.create(folder, make_meta())
@@ -41,19 +48,27 @@ def begin(folder: Path, on_trouble: Callable[[str, Exception], None] = fail) -> 
         segment_bytes=log.segment_bytes,
         time_ns=time.time_ns,
         sync=None,
-        is_mapped=True,
+        is_mapped=is_mapped,
         on_trouble=on_trouble,
     )
     log.attach(journal)
     for number in range(3):
         log.append_nowait(b"\x0a\x03abc%d" % number)
     journal.slab.enter(b"a span that is open")
+    until_it_rests(journal)
     return journal
 
 
-def check_it_ends(folder: Path, name: str) -> None:
+def until_it_rests(journal: Journal) -> None:
+    """The keeper has made what it was asked for: a file that it opened now would get the number of one that was closed."""
+    rests = threading.Event()
+    journal._keeper._jobs.put(rests.set)
+    assert rests.wait(patient(10))
+
+
+def check_it_ends(folder: Path, name: str, *, is_mapped: bool = True) -> None:
     with small_steps():
-        journal = begin(folder)
+        journal = begin(folder, fail if is_mapped else may_tell, is_mapped=is_mapped)
         descriptors = kept_open(journal, name)
         assert descriptors, f"no {name} is open: nothing is tried"
         for descriptor in descriptors:
@@ -62,14 +77,15 @@ def check_it_ends(folder: Path, name: str) -> None:
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "mirrored"])
 @pytest.mark.parametrize("name", [r"\.seg$", r"\.lane$", r"slab"])
-def test_what_is_settled_is_removed(name: str, tmp_path: Path) -> None:
-    check_it_ends(tmp_path, name)
+def test_what_is_settled_is_removed(name: str, is_mapped: bool, tmp_path: Path) -> None:
+    check_it_ends(tmp_path, name, is_mapped=is_mapped)
 
 
 def test_a_lock_that_was_lost_leaves_the_journal_to_others(tmp_path: Path) -> None:
     with small_steps():
-        journal = begin(tmp_path, lambda what, error: None)  # its keeper may notice, and say so
+        journal = begin(tmp_path, may_tell)
         (lock,) = kept_open(journal, "lock$")
         os.close(lock)
         assert not journal.directory.is_ours()
@@ -81,11 +97,22 @@ def test_a_lock_that_was_lost_leaves_the_journal_to_others(tmp_path: Path) -> No
     directory.remove()
 
 
-def test_a_close_that_raises_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "is_mapped"),
+    [
+        (_segment_file, r"\.seg$", True),
+        (_lane_file, r"\.lane$", True),
+        (_slab, "slab", True),
+        (_mirror_files, r"\.seg$", False),
+    ],
+)
+def test_a_close_that_raises_is_noticed(
+    module: ModuleType, name: str, is_mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken: Callable[[int], None] = os.close
-    monkeypatch.setattr(_segment_file, "give_back", broken)
+    monkeypatch.setattr(module, "give_back", broken)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        check_it_ends(tmp_path, r"\.seg$")
+        check_it_ends(tmp_path, name, is_mapped=is_mapped)
 
 
 def test_a_file_that_lost_its_descriptor_while_it_was_made_leaves_nothing(
