@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import logging
@@ -20,11 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctrace import WireError
-from asynctrace.collector import _site
+from asynctrace.collector import SQLiteStore, _site
+from asynctrace.collector.receiving import _receive
+from asynctrace.collector.receiving._admission import Admission
 from asynctrace.collector.receiving._body import Refused, expand
-from asynctrace.collector.receiving._receive import MAX_BODY, MAX_EXPANDED
+from asynctrace.collector.receiving._counters import Counters
+from asynctrace.collector.receiving._receive import MAX_BODY, MAX_EXPANDED, Receiver
 from asynctrace.collector.receiving._scan import Scanner
 from asynctrace.collector.receiving._signals import READERS, Signal
+from asynctrace.collector.receiving._writer import Writer
 from asynctrace.wire import decode_response, length_delimited
 
 from .traffic import COMPRESSORS, JSON, PROTOBUF, START, checkout, collecting, group, json_body, protobuf, span
@@ -84,6 +89,47 @@ async def test_a_body_over_32_mb_is_refused_announced_or_not(tmp_path: Path) -> 
         assert (await sender.post(io.BytesIO(bytes(MAX_BODY + 1))))[0] == 413
         assert (await sender.post(chunks()))[0] == 413
         assert (await sender.post(BODY))[0] == 200
+
+
+class InSmallPieces:
+    """A request whose sender lets its body trickle."""
+
+    content_length = None
+
+    def __init__(self, pieces: int) -> None:
+        self.content = self
+        self._left = pieces
+
+    async def readany(self) -> bytes:
+        self._left -= 1
+        return self._left.to_bytes(4, "big") if self._left >= 0 else b""
+
+
+async def check_a_body_that_trickles_takes_no_more_memory(directory: Path) -> None:
+    pieces = 50_000
+    wanted = b"".join(number.to_bytes(4, "big") for number in reversed(range(pieces)))
+    with (
+        contextlib.closing(SQLiteStore(directory)) as store,
+        contextlib.closing(Writer(store)) as writer,
+        contextlib.closing(Receiver(writer, Counters())) as receiver,
+        Admission(MAX_BODY).ticket() as ticket,
+    ):
+        tracemalloc.start()
+        body = await receiver._read(InSmallPieces(pieces), ticket)  # type: ignore[arg-type]
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert body == wanted
+    assert most < 4 * len(wanted)
+
+
+async def test_a_body_that_trickles_takes_no_more_memory(tmp_path: Path) -> None:
+    await check_a_body_that_trickles_takes_no_more_memory(tmp_path)
+
+
+async def test_a_receiver_that_keeps_all_pieces_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_receive, "MOST_PIECES", 10**9)
+    with pytest.raises(AssertionError):
+        await check_a_body_that_trickles_takes_no_more_memory(tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])

@@ -48,6 +48,10 @@ MAX_EXPANDED: Final = 128 * 1024 * 1024
 """Bytes of a request body after decompression."""
 CAPACITY: Final = 64 * 1024 * 1024
 """Bytes of bodies between their first read and their commit; a single larger body may enter alone."""
+MOST_PIECES: Final = 1000
+"""Of a body that trickles in; more are joined. Each takes some forty bytes beside its own, which `Admission` knows not."""
+SMALL_PIECE: Final = 64
+"""Bytes, on average."""
 DECODERS: Final = 2
 """Threads that decode: one more than one, so that a large body does not hold up the small ones."""
 OPEN_SPANS_HEADER: Final = "x-asynctrace-open-spans"
@@ -150,6 +154,8 @@ class Receiver:
             size += len(piece)
             if size > self._max_body:
                 raise self._too_large()
+            if len(pieces) > MOST_PIECES and size < len(pieces) * SMALL_PIECE:
+                pieces = [b"".join(pieces)]
         return b"".join(pieces)
 
     def _too_large(self) -> Refused:
