@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import gzip
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio.to_thread
@@ -26,10 +28,24 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from asynctrace._tree import render_tree
 from asynctrace.collector import Collector, SQLiteReader, SQLiteStore
+from asynctrace.collector.receiving._counters import Counters
+from asynctrace.collector.receiving._writer import Writer
 from asynctrace.wire import decode_response, parse_json_request
 
 from .doubles import StoreOnAFullDisk, StoreThatChokes, StoreThatCountsTwice, StoreThatHolds
-from .traffic import COMPRESSORS, JSON, PROTOBUF, Sender, checkout, collecting, group, json_body, protobuf, span
+from .traffic import (
+    COMPRESSORS,
+    JSON,
+    PROTOBUF,
+    Sender,
+    checkout,
+    collecting,
+    group,
+    json_body,
+    protobuf,
+    received,
+    span,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +147,34 @@ async def test_the_answer_waits_for_the_commit(tmp_path: Path) -> None:
             store.release.set()
         assert (await answer)[0] == 200
         assert len(await sender.traces()) == 1
+
+
+def check_what_was_answered_does_not_wait(make: Callable[..., Writer], directory: Path) -> None:
+    counters, waiting = Counters(), []
+    with contextlib.closing(StoreThatHolds(directory)) as store:
+        writer = make(store, counters)
+        committed = writer.submit(received(checkout()))
+        assert counters.waiting == 3
+        committed.add_done_callback(lambda answered: waiting.append(counters.waiting))  # in the writer's thread
+        store.release.set()
+        writer.close()
+    assert waiting == [0]
+
+
+def test_what_was_answered_is_not_counted_as_waiting(tmp_path: Path) -> None:
+    check_what_was_answered_does_not_wait(Writer, tmp_path)
+
+
+class AnswersAndThenCounts(Writer):
+    def _answer(self, group: Any, error: Exception | None) -> None:
+        for submission in group:
+            submission.committed.set_result(None)
+        super()._answer([each._replace(committed=Future()) for each in group], error)
+
+
+def test_a_writer_that_answers_and_then_counts_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        check_what_was_answered_does_not_wait(AnswersAndThenCounts, tmp_path)
 
 
 async def test_what_was_accepted_is_committed_and_answered_before_the_end(tmp_path: Path) -> None:

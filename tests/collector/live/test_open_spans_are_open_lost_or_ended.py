@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from asynctrace._contracts import StatusCode
-from asynctrace.collector._rows import Origin, SpanRow
+from asynctrace.collector._rows import Origin, Received, SpanRow
 from asynctrace.collector.live import LOST_AFTER, Live, OpenSpan, OpenSpans
 from asynctrace.collector.live import _open_spans as limits
 from asynctrace.collector.live._snapshot import read_snapshot, write_snapshot
@@ -80,6 +80,58 @@ def test_open_spans_that_forget_what_ended_are_caught() -> None:
         check_an_ended_span_stays_ended(lambda clock: ForgetsWhatEnded(lambda trace_id: []))
 
 
+def check_the_end_may_come_first(make: Callable[[Clock], OpenSpans]) -> None:
+    spans = make(Clock())
+    spans.ended([ended(1)])
+    spans.heard(*notice(1))
+    assert numbers(spans) == []
+
+
+def test_a_notice_that_comes_after_the_end_opens_nothing() -> None:
+    check_the_end_may_come_first(open_spans)
+
+
+class LooksAtEndsOnlyWhereNoticesCame(OpenSpans):
+    def ended(self, rows: Iterable[SpanRow]) -> None:
+        super().ended(rows if self._spans or self._orders else ())
+
+
+def test_open_spans_that_look_at_ends_only_where_notices_came_are_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_the_end_may_come_first(lambda clock: LooksAtEndsOnlyWhereNoticesCame(lambda trace_id: []))
+
+
+SHORT = limits.SHORTEST - 1
+"""Nanoseconds."""
+
+
+def check_notice_and_end_in_one_body(live: Live, numbers_sent: tuple[int, ...]) -> None:
+    open_one = span(TRACE, 1, duration=0, attributes={"asynctrace.state": "open"})
+    sent = [span(TRACE, 1, duration=SHORT), open_one, span(TRACE, 2, duration=SHORT)]
+    live.committed([received(group(*(sent[number] for number in numbers_sent)))])
+    assert numbers(live.open) == []
+
+
+@pytest.mark.parametrize("numbers_sent", [(0, 1, 2), (1, 2, 0)], ids=["end first", "notice first"])
+def test_a_span_whose_notice_and_end_came_in_one_body_has_ended(numbers_sent: tuple[int, ...]) -> None:
+    check_notice_and_end_in_one_body(Live(), numbers_sent)
+
+
+class ReadsInTheOrderOfTheBody(Live):
+    def committed(self, received: Sequence[Received]) -> None:
+        for each in received:
+            for row in each.rows:
+                if row.facts.is_open:
+                    self.open.heard(row, each.origins[row.origin])
+                else:
+                    self.open.ended([row])
+
+
+def test_a_span_that_a_notice_opens_after_its_end_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_notice_and_end_in_one_body(ReadsInTheOrderOfTheBody(), (0, 1, 2))
+
+
 def check_a_silent_span_is_lost(make: Callable[[Clock], OpenSpans]) -> None:
     clock = Clock()
     spans = make(clock)
@@ -131,9 +183,9 @@ def places(spans: OpenSpans) -> dict[int, int]:
     return {int.from_bytes(span_id, "big"): place for span_id, place in order.places.items()}
 
 
-def test_every_span_keeps_its_place_while_spans_open_and_end() -> None:
+def check_every_span_keeps_its_place(make: Callable[..., OpenSpans]) -> None:
     stored = [(3).to_bytes(8, "big"), (4).to_bytes(8, "big")]
-    spans = open_spans(Clock(), lambda trace_id: stored)
+    spans = make(Clock(), lambda trace_id: stored)
     assert spans.order_of(KEY) is None
     spans.heard(*notice(1))
     spans.ended([ended(5)])
@@ -142,6 +194,24 @@ def test_every_span_keeps_its_place_while_spans_open_and_end() -> None:
     spans.ended([ended(1)])
     spans.ended([ended(3)])
     assert places(spans) == {3: 0, 4: 1, 1: 2, 5: 3, 6: 4}
+    spans.ended([ended(6)])
+    assert numbers(spans) == []
+    spans.ended([ended(7, duration=SHORT), ended(8)])  # nothing is open, and the order grows on
+    assert places(spans) == {3: 0, 4: 1, 1: 2, 5: 3, 6: 4, 7: 5, 8: 6}
+
+
+def test_every_span_keeps_its_place_while_spans_open_and_end() -> None:
+    check_every_span_keeps_its_place(open_spans)
+
+
+class PassesShortOnesOverWhereNothingIsOpen(OpenSpans):
+    def ended(self, rows: Iterable[SpanRow]) -> None:
+        super().ended(rows if self._spans else [row for row in rows if row.end_ns - row.start_ns > SHORT])
+
+
+def test_an_order_without_the_short_ones_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_every_span_keeps_its_place(lambda clock, known: PassesShortOnesOverWhereNothingIsOpen(known))
 
 
 def test_a_store_that_cannot_be_read_keeps_no_notice_out() -> None:

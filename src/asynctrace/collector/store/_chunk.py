@@ -136,6 +136,7 @@ class Arrived(NamedTuple):
     ids: tuple[bytes, ...]
     parents: tuple[bytes, ...]
     titles: tuple[str, ...]
+    """Names of spans, as they came."""
     kinds: tuple[int, ...]
     starts: tuple[int, ...]
     ends: tuple[int, ...]
@@ -144,7 +145,7 @@ class Arrived(NamedTuple):
     facts: tuple[Facts, ...]
     origins: tuple[int, ...]
     names: tuple[int, ...]
-    """Numbers of names."""
+    """Numbers of names, and of origins, in the segment."""
 
 
 class Name(NamedTuple):

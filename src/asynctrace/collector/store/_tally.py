@@ -1,7 +1,8 @@
 """The line of one trace while spans arrive: sums, the head, texts for the list.
 
 The *head* of a trace is its earliest root span, or the earliest span while no root is there; it gives the trace its
-name. Numbers are counted from the versions that hold; texts (session, user, previews) stay once they are known.
+name, and its previews are shown, else the first that are known. Numbers are counted from the versions that hold; texts
+(session, user, model) stay once they are known.
 """
 
 from __future__ import annotations
