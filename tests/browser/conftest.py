@@ -21,7 +21,7 @@ from .seeing import IMPATIENCE, Look
 from .traces import Span, Trace, encode, just_now, large, post
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
 """Where the dependency group `browser` is not installed, there is nothing to collect."""
@@ -37,6 +37,16 @@ ARGUMENTS = (
     "--no-first-run",
     "--metrics-recording-only",
 )
+WAITS_LONG = """
+import sys
+from asynctrace.cli import main
+from asynctrace.collector.live import _open_spans
+
+_open_spans.LOST_AFTER = 3600.0
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+"""A collector that takes an open span for lost when its sender was silent for an hour, and not for the 15 seconds that a page
+may need to open on a slow machine."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = Path(os.environ.get("ASYNCTRACE_SCREENSHOTS", Path(__file__).parents[2] / "build" / "screenshots"))
 
@@ -63,14 +73,14 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A collector for tests that look at traces of their own only."""
-    with serving(tmp_path_factory.mktemp("shared")) as collector:
+    with serving(tmp_path_factory.mktemp("shared"), program=("-c", WAITS_LONG)) as collector:
         yield collector
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Served]:
     """A collector that nobody else uses."""
-    with serving(tmp_path / "store") as collector:
+    with serving(tmp_path / "store", program=("-c", WAITS_LONG)) as collector:
         yield collector
 
 
@@ -82,10 +92,10 @@ def looking(browser: Browser) -> Iterator[Callable[..., Look]]:
         def look(url: str, *, changed: tuple[str, str, str] | None = None, **options: Any) -> Look:
             settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **options}
             context = browser.new_context(**settings)
-            contexts.callback(context.close)
+            contexts.callback(_closed, context)
             seen = Look(context.new_page())
             if changed is not None:
-                _broken(seen.page, *changed)
+                contexts.callback(_was_broken, changed[0], _broken(seen.page, *changed))
                 seen.patience = IMPATIENCE
             seen.page.goto(url)
             return seen
@@ -93,16 +103,32 @@ def looking(browser: Browser) -> Iterator[Callable[..., Look]]:
         yield look
 
 
-def _broken(page: Page, file: str, before: str, after: str) -> None:
-    """The page with one of its files changed: a mutant."""
+def _closed(context: BrowserContext) -> None:
+    """A file that is still on its way fails where nobody waits for it, and not in the next test."""
+    for page in context.pages:
+        page.unroute_all(behavior="ignoreErrors")
+    context.unroute_all(behavior="ignoreErrors")
+    context.close()
+
+
+def _broken(page: Page, file: str, before: str, after: str) -> list[bool]:
+    """The page with one of its files changed: a mutant. Whether it could be, each time that the page asked for the file."""
+    found: list[bool] = []
 
     def answer(route: Any) -> None:
         response = route.fetch()
         text = response.text()
-        assert before in text, f"{file} has no {before!r}"
+        found.append(before in text)
         route.fulfill(response=response, body=text.replace(before, after))
 
     page.context.route(f"**/page/{file}", answer)
+    return found
+
+
+def _was_broken(file: str, found: list[bool]) -> None:
+    """A page that was not changed, or not yet, shows nothing about a mutant, whatever failed."""
+    assert found, f"the page did not ask for {file}"
+    assert all(found), f"{file} has not what was to be changed"
 
 
 @pytest.fixture

@@ -11,12 +11,15 @@ from ..patience import patient
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-__all__ = ["IMPATIENCE", "Look", "eventually", "rows", "runs", "tree"]
+__all__ = ["IMPATIENCE", "PATIENCE", "Look", "drawn", "eventually", "heeded", "rows", "runs", "tree"]
 
 PATIENCE = 1000 * patient(10)
 """Milliseconds that a test waits for what is no question of speed."""
 IMPATIENCE = 1500.0
 """Milliseconds that a mutant has to do what it will not do."""
+LOOKS = 20
+"""Times a second that one looks at a mutant, at least: on a slow machine it has as much longer as a look at it takes."""
+SUBSCRIBED = '{"type":"subscribed"'
 
 
 class Look:
@@ -28,11 +31,21 @@ class Look:
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self.patience = PATIENCE
+        self._is_heard = False
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self.asked.append(request.url))
-        page.on("websocket", lambda socket: self.asked.append(socket.url))
+        page.on("websocket", self._connected)
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _connected(self, socket: Any) -> None:
+        self.asked.append(socket.url)
+        self._is_heard = False
+        socket.on("framereceived", self._heard)
+
+    def _heard(self, message: str | bytes) -> None:
+        if isinstance(message, str) and message.startswith(SUBSCRIBED):
+            self._is_heard = True
 
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -43,25 +56,50 @@ class Look:
         self.page.locator(".row, .run:not(.head), .plain-table, .notice, .diff-row:not(.head)").first.wait_for()
         return self.page
 
+    def listening(self) -> Page:
+        """The page, when its list stands and what comes now is news: it reads the list anew when the collector listens
+        for it, which may be long after it is live."""
+        eventually(lambda: self._is_heard, PATIENCE / 1000, "the list does not listen", self.page)
+        self.page.locator(".run-grid[aria-busy=false]").wait_for(state="attached")
+        return self.ready()
+
     def row(self, name: str) -> Locator:
         """The row of the tree that has this name."""
         return self.page.locator(".row:visible").filter(has=self.page.locator(f".name:text-is({_quoted(name)})"))
 
     def shows(self, what: Callable[[], bool], why: object = "") -> None:
         """Fails unless it becomes true."""
-        eventually(what, self.patience / 1000, why, self.page)
+        seconds = self.patience / 1000
+        eventually(what, seconds, why, self.page, looks=int(LOOKS * seconds) if self.patience < PATIENCE else 0)
 
 
-def eventually(what: Callable[[], bool], seconds: float, why: object = "", page: Page | None = None) -> float:
-    """Seconds until it was true. `AssertionError` when it is not in time."""
+def eventually(
+    what: Callable[[], bool], seconds: float, why: object = "", page: Page | None = None, looks: int = 0
+) -> float:
+    """Seconds until it was true. `AssertionError` when it is not in time, nor after so many looks."""
     began = time.monotonic()
     while not what():
-        assert time.monotonic() - began < seconds, why() if callable(why) else why or "it did not happen"
+        looks -= 1
+        in_time = looks >= 0 or time.monotonic() - began < seconds
+        assert in_time, why() if callable(why) else why or "it did not happen"
         if page is not None:
             page.wait_for_timeout(20)
         else:
             time.sleep(0.02)
     return time.monotonic() - began
+
+
+def drawn(page: Page) -> None:
+    """Returns when what follows a change of size or place is drawn: it comes with the frames after it."""
+    page.evaluate(
+        "async () => { for (let i = 0; i < 3; i++) await new Promise(frame => requestAnimationFrame(() => frame())) }"
+    )
+
+
+def heeded(page: Page) -> None:
+    """Returns when the page has dealt with every answer that reached it: with a later one, too."""
+    page.evaluate("async () => { await (await fetch('/api/v1/status')).json() }")
+    drawn(page)
 
 
 def rows(page: Page) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ..collector.processes import Served, serving
-from .seeing import Look, rows, runs, tree
+from .seeing import PATIENCE, Look, heeded, rows, runs, tree
 from .traces import Span, Trace, agent, chain, encode, just_now, post
 
 WRONG = "service:research dur>soon is:open"
@@ -124,11 +124,12 @@ class Gate:
 
 
 def search(look: Look, url: str, query: str) -> Gate:
-    """A page on its way through the runs."""
+    """A page on its way through the runs. Of what it wants to hear the collector learns nothing: the page would begin the
+    search anew at an answer, however far it is by then."""
+    look.page.add_init_script("WebSocket.prototype.send = () => {};")
     look.page.goto(url)
     look.ready()
     gate = Gate(look)
-    look.page.locator(".connection.live").wait_for()
     look.page.fill("[role=combobox]", query)
     look.page.keyboard.press("Enter")
     look.shows(lambda: gate.holds == 1, lambda: (gate.passed, gate.holds))
@@ -136,7 +137,7 @@ def search(look: Look, url: str, query: str) -> Gate:
 
 
 def said(look: Look) -> str:
-    return look.page.locator(".searching").inner_text().replace("\u202f", "") if is_searching(look) else ""
+    return "".join(look.page.locator(".searching").all_inner_texts()).replace("\u202f", "")
 
 
 def is_searching(look: Look) -> bool:
@@ -153,7 +154,7 @@ def check_progress(look: Look, url: str, photograph: Callable[..., None] = lambd
     look.shows(lambda: "No match so far" in said(look))
     gate.release()
     look.shows(lambda: f"{100 * (BEFORE + 1)} of" in said(look))
-    look.page.wait_for_timeout(300)
+    heeded(look.page)
     assert (gate.passed, gate.holds) == (BEFORE + 1, 0)
     look.page.get_by_role("button", name="Search on").click()
     look.shows(lambda: gate.holds == 1)
@@ -180,7 +181,7 @@ def check_change(look: Look, url: str, photograph: Callable[..., None] = lambda 
     look.shows(lambda: [run["name"] for run in runs(look.page)] == ["run 2"], lambda: runs(look.page))
     with look.page.expect_response(re.compile("q=text")):
         gate.open()
-    look.page.wait_for_timeout(200)
+    heeded(look.page)
     assert [run["name"] for run in runs(look.page)] == ["run 2"]
     assert not is_searching(look)
 
@@ -243,7 +244,9 @@ def check_completion(look: Look) -> None:
     look.shows(lambda: "service:" in page.locator("[role=listbox]").first.inner_text())
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.keyboard.type("work")
+    with page.expect_response(re.compile("key=service&prefix=work&")):  # what a letter less asked for is late
+        page.keyboard.type("work")
+    heeded(page)
     look.shows(
         lambda: page.locator("[role=option]").count() == 1, lambda: page.locator("[role=listbox]").first.inner_text()
     )
@@ -360,9 +363,15 @@ def test_an_empty_collector_says_how_to_send(
 def check_snippet(look: Look, token: str) -> None:
     """The program that an empty collector shows sends a run there."""
     page = look.page
-    look.shows(lambda: page.locator(".welcome pre").count() == 2)
-    look.shows(lambda: "Bearer" in page.locator(".welcome").inner_text())
-    shell, program = page.locator(".welcome pre").all_inner_texts()
+    shell, program = "", ""
+
+    def is_told() -> bool:
+        """Both at once: when the collector listens, the list is read anew, and what is shown in its place begins anew."""
+        nonlocal shell, program
+        shell, program = [*page.locator(".welcome pre").all_inner_texts(), "", ""][:2]
+        return "Bearer" in shell
+
+    look.shows(is_told)
     assert 'OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20$ASYNCTRACE_TOKEN"' in shell
     assert "ASYNCTRACE_TOKEN" in program
     environment = {**os.environ, "ASYNCTRACE_TOKEN": token}
@@ -382,8 +391,11 @@ def test_an_empty_collector_with_a_token_shows_a_program_that_has_it(
 
 def test_a_program_without_the_token_is_noticed(tmp_path: Path, looking: Callable[..., Look]) -> None:
     changed = ("screens/runs.js", "status?.needs_token ? `OTLPExporter", "false ? `OTLPExporter")
-    with serving(tmp_path, "--token", "between us") as collector, pytest.raises(AssertionError):
-        check_snippet(looking(f"{collector.url}/?token=between%20us", changed=changed), "between us")
+    with serving(tmp_path, "--token", "between us") as collector:
+        look = looking(f"{collector.url}/?token=between%20us", changed=changed)
+        look.patience = PATIENCE  # what notices it waits for nothing
+        with pytest.raises(AssertionError, match="'ASYNCTRACE_TOKEN' in"):
+            check_snippet(look, "between us")
 
 
 def test_a_query_that_is_underlined_elsewhere_is_noticed(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..collector.processes import Served
-from .seeing import Look, rows
+from .seeing import PATIENCE, Look, drawn, eventually, rows
 from .traces import Span, Trace, agent, encode, just_now, post
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CONTRAST = """() => {
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -61,10 +65,21 @@ def trace_number_of_failure(trace: Trace) -> int:
     return next(number for number, span in enumerate(trace.spans) if span.name == "db.query")
 
 
+def whole(look: Look) -> Page:
+    """The page, when all is there that its address asks for. That the network is idle says nothing about a slow page: it
+    may rest before it asks for the next piece."""
+    page = look.ready()
+    if "span=" in page.url:
+        page.locator(".pane > :not(.loading)").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    eventually(lambda: page.locator(".loading, [aria-busy=true]").count() == 0, PATIENCE / 1000, page=page)
+    return page
+
+
 def check_contrast(look: Look) -> None:
-    look.ready()
-    look.page.wait_for_load_state("networkidle")
-    look.page.wait_for_timeout(1300)  # what arrived is tinted for a moment
+    whole(look)
+    # what arrived is tinted for a moment
+    look.shows(lambda: look.page.locator(".fresh").count() == 0 and look.page.evaluate(MOVING) == 0)
     found = look.page.evaluate(CONTRAST)
     assert len(found) > 10
     assert not [one for one in found if one["ratio"] < 4.5]
@@ -102,8 +117,7 @@ def test_the_theme_is_the_systems_until_one_is_chosen_and_stays(
 
 
 def check_narrow(look: Look) -> None:
-    page = look.ready()
-    page.wait_for_load_state("networkidle")
+    page = whole(look)
     wide, shown = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide <= shown
     cut = page.evaluate(
@@ -163,8 +177,7 @@ FOCUSED = """() => { const one = document.activeElement; if (!one || one === doc
 
 
 def check_reach(look: Look) -> None:
-    page = look.ready()
-    page.wait_for_load_state("networkidle")
+    page = whole(look)
     assert page.locator("h1").count() == 1
     assert page.locator("main").count() == 1
     assert page.locator("nav").count() >= 1
@@ -192,21 +205,31 @@ def check_ticking(look: Look) -> None:
         const time = document.querySelector('.row .time');
         let changes = 0;
         new MutationObserver(() => changes++).observe(time, { childList: true, characterData: true, subtree: true });
-        setTimeout(() => done(changes), 2500);
+        const began = performance.now();
+        setTimeout(() => done([changes, (performance.now() - began) / 1000]), 2500);
     })"""
-    assert page.evaluate(changes) <= 4
+    number, seconds = page.evaluate(changes)
+    assert number <= 1.6 * seconds
     assert page.evaluate(MOVING) == 0
 
 
 MOVING = "() => document.getAnimations().length"
+ARRIVES = """id => {
+    window.seen = { lit: false, moved: false };
+    const look = () => { seen.lit ||= document.querySelector(`.run.fresh[data-trace='${id}']`) !== null; };
+    new MutationObserver(look).observe(document.querySelector('.run-grid'), { subtree: true, attributes: true });
+    document.addEventListener('animationstart', () => { seen.moved = true; });
+}"""
+"""What is lit is so for a second only, which may be over before somebody looks from outside."""
 
 
 def check_arriving(look: Look, url: str, number: int) -> None:
-    page = look.ready()
-    page.locator(".connection.live").wait_for()
+    page = look.listening()
+    page.evaluate(ARRIVES, f"{number:032x}")
     assert post(url, encode(agent(number, just_now() + 29 * 10**9))) == 200
-    page.locator(f".run[data-trace='{number:032x}'].fresh").wait_for()
-    assert page.evaluate(MOVING) == 0
+    look.shows(lambda: page.evaluate("() => seen.lit"))
+    drawn(page)
+    assert not page.evaluate("() => seen.moved")
 
 
 def _open(number: int) -> Trace:

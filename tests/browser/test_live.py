@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ..collector.processes import Served, serving
-from .seeing import Look, eventually, rows, runs, tree
+from .seeing import Look, drawn, eventually, rows, runs, tree
 from .traces import Span, Trace, agent, chain, encode, just_now, post
 
 
@@ -29,10 +29,9 @@ def _fill(url: str, count: int) -> None:
 
 
 def check_arrival(look: Look, url: str, within: float) -> None:
-    page = look.ready()
-    look.shows(lambda: page.locator(".connection.live").count() == 1)
+    page = look.listening()
     page.evaluate("() => { document.querySelector('.run-grid').scrollTop = 46 * 20 }")
-    page.wait_for_timeout(150)
+    drawn(page)
     before = [run["name"] for run in runs(page)][4:12]
     places = [run["top"] for run in runs(page)][4:12]
     assert post(url, encode(chain(0xC1, "brand new", start_ns=time.time_ns()))) == 200
@@ -40,7 +39,7 @@ def check_arrival(look: Look, url: str, within: float) -> None:
     arrived = "() => document.querySelector('.run-grid').getAttribute('aria-rowcount')"
     look.shows(lambda: page.evaluate(arrived) == "41")
     assert time.monotonic() - began <= within
-    page.wait_for_timeout(100)
+    drawn(page)
     shown = {run["name"]: run["top"] for run in runs(page)}
     assert [shown.get(name) for name in before] == places
     page.evaluate("() => { document.querySelector('.run-grid').scrollTop = 0 }")
@@ -125,8 +124,7 @@ def test_an_open_run_ticks_in_the_list_and_in_its_trace_and_ends_exactly(
 
 
 def check_pause(look: Look, url: str, first: int) -> None:
-    page = look.ready()
-    look.shows(lambda: page.locator(".connection.live").count() == 1)
+    page = look.listening()
     page.get_by_role("button", name="Pause").click()
     before = runs(page)
     for number in range(first, first + 3):
@@ -231,8 +229,8 @@ def check_burst(look: Look, url: str, slack: float, thousands: int) -> None:
         assert post(url, body) == 200
         page.keyboard.type(" ")  # which asks for nothing new: what is shown comes live
         page.keyboard.press("Backspace")
+    look.shows(lambda: page.evaluate("() => window.waits.length") == 2 * len(bodies))
     waits = sorted(page.evaluate("() => window.waits"))
-    assert waits
     assert waits[int(len(waits) * 0.95)] < 200 * slack
     counts = f"{thousands}\u202f000"
     look.shows(lambda: [run["spans"] for run in runs(page) if run["name"] == "burst"] == [counts], lambda: runs(page))
@@ -278,7 +276,7 @@ def test_a_million_spans_are_listed_and_paged_at_once(
 def test_the_list_goes_on_as_long_as_one_scrolls(own: Served, looking: Callable[..., Look]) -> None:
     _fill(own.url, 130)
     look = looking(own.url)
-    page = look.ready()
+    page = look.listening()  # a list that is read anew begins with its first page
     for last in (100, 130):
         page.evaluate("() => { const grid = document.querySelector('.run-grid'); grid.scrollTop = grid.scrollHeight }")
         look.shows(lambda last=last: page.get_attribute(".run-grid", "aria-rowcount") == str(last))

@@ -28,7 +28,7 @@ def check_statistics_obey_the_query(look: Look, url: str) -> None:
         page.goto(f"{url}/stats?since=1h&q={query}")
 
         def shown() -> set[str]:
-            return {" ".join(row.inner_text().split()[:2]) for row in page.locator(".figures tbody tr").all()}
+            return {" ".join(row.split()[:2]) for row in page.locator(".figures tbody tr").all_inner_texts()}
 
         look.shows(lambda wanted=wanted: shown() == wanted, shown)  # type: ignore[misc]
     assert page.get_by_role("combobox", name="Filter spans").or_(page.get_by_label("Filter spans")).count()

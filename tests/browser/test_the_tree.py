@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..collector.processes import Served
-from .seeing import Look, rows, tree
+from .seeing import Look, drawn, rows, tree
 from .traces import Span, Trace, agent, chain, encode, hour_ago, just_now, large, post, siblings
 
 MOST_ELEMENTS = 400
@@ -40,9 +40,8 @@ def test_the_first_rows_of_a_large_trace_are_there_soon(
 def check_elements(look: Look) -> None:
     page = look.ready()
     page.set_viewport_size({"width": 1600, "height": 1400})
-    page.wait_for_timeout(100)
+    look.shows(lambda: len(rows(page)) >= 40)
     elements = page.evaluate("() => document.querySelectorAll('[role=tree] *').length")
-    assert len(rows(page)) >= 40
     assert elements <= MOST_ELEMENTS
 
 
@@ -254,6 +253,7 @@ def check_depth(look: Look) -> None:
     page.keyboard.press("End")
     look.row("level 59").wait_for()
     page.get_by_role("tablist").wait_for()
+    drawn(page)
     widths, ends = page.evaluate(
         """() => {
             const seen = [...document.querySelectorAll('.row')].filter(row => !row.hidden);
@@ -304,7 +304,7 @@ def test_a_long_trace_is_measured_in_minutes(sent: Callable[[Trace], str], looki
 
 def check_bars(look: Look) -> None:
     page = look.ready()
-    page.wait_for_timeout(100)
+    drawn(page)
     _compare(page, 0, 1000)
     box = page.locator(".minimap").bounding_box()
     assert box is not None
@@ -433,12 +433,14 @@ def check_append(look: Look, url: str, trace: Trace, last: int) -> None:
     look.shows(lambda: rows(page)[0]["index"] is not None and rows(page)[0]["index"] > 20)
     page.locator(f".row[data-index='{rows(page)[10]['index']}']").click()
     look.shows(lambda: page.locator(".row[aria-selected=true]").count() == 1)
+    page.locator(".tabs").wait_for()
+    drawn(page)
     before = [(row["name"], row["top"]) for row in rows(page) if row["selected"]]
     assert post(url, encode(trace, range(last, len(trace.spans)))) == 200
     look.shows(
         lambda: "120 spans" in page.locator(".complete-spans").inner_text(), lambda: page.inner_text(".complete-spans")
     )
-    page.wait_for_timeout(200)
+    drawn(page)
     assert [(row["name"], row["top"]) for row in rows(page) if row["selected"]] == before
 
 
