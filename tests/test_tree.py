@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from asynctrace._contracts import Event, Span, StatusCode
 from asynctrace._tree import render_tree
 
+from .patience import patient
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 MS = 1_000_000
 
@@ -130,7 +132,7 @@ def test_a_trace_50_000_deep_is_drawn_in_bounded_width_and_time() -> None:
     spans = [make(number, number - 1) for number in range(1, 50_001)]
     began = time.perf_counter()
     lines = render_tree(spans).splitlines()
-    assert time.perf_counter() - began < 20
+    assert time.perf_counter() - began < patient(10)
     assert len(lines) == 50_000
     assert max(map(columns, lines)) <= 80
     assert "n50000" in lines[-1]

@@ -166,12 +166,15 @@ async def check_patience_ends(make_tracer: MakeTracer) -> None:
                 began = time.monotonic()
                 await within(2, end(tracer, 1), "an ending")
                 assert time.monotonic() - began >= 0.9, "did not wait"
-            began = time.monotonic()
-            end_spans_sync(tracer, 1)  # in the loop that makes room: it must not wait
-            assert time.monotonic() - began < 0.9
+            waited = []
+            for _ in range(3):  # a machine may stand still for a moment
+                began = time.monotonic()
+                end_spans_sync(tracer, 1)  # in the loop that makes room: it must not wait
+                waited.append(time.monotonic() - began)
+            assert min(waited) < 0.9
             receipt = tracer.receipt()
             assert_balanced(receipt)
-            assert (receipt.ended, receipt.pending, receipt.dropped) == (13, 10, 3), f"{receipt!r}"
+            assert (receipt.ended, receipt.pending, receipt.dropped) == (15, 10, 5), f"{receipt!r}"
 
 
 async def test_waiting_for_room_ends_at_its_timeout_and_counts() -> None:
