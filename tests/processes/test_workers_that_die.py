@@ -84,7 +84,11 @@ def check_workers_that_die(way: str, method: str, state: Path, fault: str = "", 
     if process.returncode != 0:
         raise RuntimeError(errors)
     said = Said([line.split() for line in out.splitlines()])
-    check_spans(said, arrived)
+    try:
+        check_spans(said, arrived)
+    except AssertionError as failure:
+        failure.add_note(f"{out}\n{errors}\n{sorted(map(str, state.rglob('*')))}")
+        raise
     assert said.counts["collected"][0] == 0, "it returned, and something was left"
     if said.open:
         assert said.counts["before"][0] > 0, "the receipt did not say that children have something left"

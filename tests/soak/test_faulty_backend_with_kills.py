@@ -18,6 +18,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from asynctrace.spanlog.journal._directory import QUARANTINE
+
 from .numbering import LIVES, place_of, span_at
 from .sink import FaultySink, Plan, every
 
@@ -132,10 +134,18 @@ class Deaths:
     async def _sweep(self) -> None:
         """Processes that live to their end, until no journal is left."""
         for life in range(LIVES - SWEEPS, LIVES):
+            self._give_back()
             process = await self._start(0, life, 20)
             self._judge(process, *await asyncio.wait_for(process.communicate(), 90))
             if not self.journals():
                 return
+
+    def _give_back(self) -> None:
+        """What three processes in a row died over while they read it is put aside, not lost: here chance killed them."""
+        for path in list((self._folder / "state").rglob(f"{QUARANTINE}/*.j")):
+            assert "died over it" in (path / "reason").read_text()
+            back = path.rename(path.parent.parent / path.name)
+            (back / "deaths").write_bytes(b"0")
 
     async def _start(self, slot: int, life: int, spans: int) -> asyncio.subprocess.Process:
         settings = {
