@@ -142,8 +142,11 @@ def check_sight(look: Look) -> None:
     look.shows(is_seen)
 
 
+SMALL = [("narrow", 900, 700, 1), ("zoomed", 640, 400, 2), ("phone", 420, 800, 2)]
+
+
 @pytest.mark.parametrize("screen", ["runs", "trace", "diff", "sessions", "statistics"])
-@pytest.mark.parametrize(("name", "width", "height", "scale"), [("narrow", 900, 700, 1), ("zoomed", 640, 400, 2)])
+@pytest.mark.parametrize(("name", "width", "height", "scale"), SMALL)
 def test_it_can_be_used_in_a_small_window_and_at_twice_the_size(
     name: str,
     width: int,

@@ -141,9 +141,9 @@ export class Diff extends Component {
     return html`<main class="page diff-page">
       <div class="list-bar"><h1>Diff</h1><div class="legend">${["same", "changed", "only_a", "only_b"].map((key) => html`<span key=${key} class="count-${key}"><b>${count(counts[key] ?? 0)}</b> ${SAYS[key]}</span>`)}</div>
         <label class="check"><input type="checkbox" checked=${only} onChange=${(event) => this.setOnly(event.currentTarget.checked)} /> differences only</label></div>
-      <table class="plain-table sides"><thead><tr><th scope="col"><span class="offscreen">Side</span></th><th scope="col">Run</th><th scope="col" class="minor">Started</th><th scope="col" class="n">Time</th><th scope="col" class="n">Spans</th><th scope="col" class="n minor">Errors</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Cost</th></tr></thead><tbody>
+      <table class="plain-table sides"><thead><tr><th scope="col"><span class="offscreen">Side</span></th><th scope="col">Run</th><th scope="col" class="minor">Started</th><th scope="col" class="n">Time</th><th scope="col" class="n slight">Spans</th><th scope="col" class="n minor">Errors</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Cost</th></tr></thead><tbody>
         <${Side} name="A" run=${a} /><${Side} name="B" run=${b} />
-        <tr class="delta"><th scope="row">Δ</th><td></td><td class="minor"></td><td class="n">${change((b.duration ?? 0) - (a.duration ?? 0), duration, 0.0005)}</td><td class="n">${change(b.spans - a.spans, count)}</td><td class="n minor">${change(b.errors - a.errors, count)}</td><td class="n">${change(tokens(b) - tokens(a), count)}</td><td class="n">${change((b.cost ?? 0) - (a.cost ?? 0), cost, 1e-9)}</td></tr></tbody></table>
+        <tr class="delta"><th scope="row">Δ</th><td></td><td class="minor"></td><td class="n">${change((b.duration ?? 0) - (a.duration ?? 0), duration, 0.0005)}</td><td class="n slight">${change(b.spans - a.spans, count)}</td><td class="n minor">${change(b.errors - a.errors, count)}</td><td class="n">${change(tokens(b) - tokens(a), count)}</td><td class="n">${change((b.cost ?? 0) - (a.cost ?? 0), cost, 1e-9)}</td></tr></tbody></table>
       <div class="divergence" role="status">${first ? html`<b>First divergence</b> <span class="where">${first.path.join(" › ")}</span> <span>${first.what}</span>` : html`<b>No divergence</b> <span>both runs did the same</span>`}</div>
       <div class="diff-panes">
         <div class="diff-grid" role="grid" aria-label="Spans of both runs" tabindex="0" ref=${this.host}>
@@ -156,7 +156,7 @@ export class Diff extends Component {
 
 const tokens = (run) => (run.input_tokens ?? 0) + (run.output_tokens ?? 0);
 
-const Side = ({ name, run }) => html`<tr><th scope="row" class="side-${name}">${name}</th><td><${Mark} state=${run.open ? "open" : run.ending} /> <a href=${traceAddress(run.trace_id)}>${run.name}</a> <span class="muted">${run.trace_id.slice(0, 8)}</span></td><td class="minor" title=${instant(startOf(run))}>${moment(startOf(run))}</td><td class="n">${duration(run.duration)}</td><td class="n">${count(run.spans)}</td><td class="n minor">${count(run.errors)}</td><td class="n">${count(tokens(run))}</td><td class="n">${cost(run.cost)}</td></tr>`;
+const Side = ({ name, run }) => html`<tr><th scope="row" class="side-${name}">${name}</th><td class="which"><${Mark} state=${run.open ? "open" : run.ending} /> <a href=${traceAddress(run.trace_id)}>${run.name}</a> <span class="muted">${run.trace_id.slice(0, 8)}</span></td><td class="minor" title=${instant(startOf(run))}>${moment(startOf(run))}</td><td class="n">${duration(run.duration)}</td><td class="n slight">${count(run.spans)}</td><td class="n minor">${count(run.errors)}</td><td class="n">${count(tokens(run))}</td><td class="n">${cost(run.cost)}</td></tr>`;
 
 function change(number, format, least = 0) {
   if (!number || Math.abs(number) <= least) return "±0";

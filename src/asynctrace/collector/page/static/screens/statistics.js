@@ -12,6 +12,8 @@ import { term } from "../query/words.js";
 const BY = ["name", "service", "model", "type"];
 const SINCE = [["15m", "15 minutes", 15], ["1h", "hour", 60], ["6h", "6 hours", 360], ["24h", "day", 1440], ["7d", "week", 10080]];
 const SORTS = { key: (row) => row.key, count: (row) => -row.count, errors: (row) => -row.errors, p50: (row) => -row.p50, p95: (row) => -row.p95, p99: (row) => -row.p99, tokens: (row) => -(row.input_tokens + row.output_tokens), cost: (row) => -row.cost };
+/** Columns that leave when the window is narrow, and when it is narrower. */
+const GOES = { p99: "minor", tokens: "minor", p50: "slight", cost: "slight" };
 
 export class Statistics extends Component {
   constructor(props) {
@@ -108,8 +110,8 @@ export class Statistics extends Component {
       ${answer && !answer.rows.length && html`<div class="notice"><h2>Nothing in this time</h2><p>No span ${query ? "that matches " : ""}started within the last ${SINCE.find(([key]) => key === since)[1]}.</p></div>`}
       ${answer?.counted_since_ns > 0 && html`<p class="note">Reading took too long: runs that began before ${instant(answer.counted_since_ns / 1e6)} are not counted.</p>`}
       <div class="charts" hidden=${!answer?.series?.length}><figure><figcaption>Time</figcaption><div ref=${this.times}></div></figure><figure><figcaption>Spans</figcaption><div ref=${this.counts}></div></figure></div>
-      ${rows.length > 0 && html`<table class="plain-table figures"><thead><tr>${[["key", by[0].toUpperCase() + by.slice(1)], ["count", "Spans"], ["errors", "Errors"], ["p50", "p50"], ["p95", "p95"], ["p99", "p99"], ["tokens", "Tokens"], ["cost", "Cost"]].map(([key, title]) => html`<th key=${key} scope="col" class=${key === "key" ? "" : key === "p99" || key === "tokens" ? "n minor" : "n"} aria-sort=${sort === key ? (key === "key" ? "ascending" : "descending") : null}><button type="button" class="sort" onClick=${() => this.setState({ sort: key })}>${title}</button></th>`)}</tr></thead>
-        <tbody>${rows.map((row) => html`<tr key=${row.key}><th scope="row"><a href=${`/?q=${encodeURIComponent(term(by, row.key))}`}>${row.key || "—"}</a></th><td class="n">${count(row.count)}</td><td class="n ${row.errors ? "bad" : ""}">${row.errors ? `${count(row.errors)} · ${percent(row.errors, row.count)}` : ""}</td><td class="n">${duration(row.p50)}</td><td class="n">${duration(row.p95)}</td><td class="n minor">${duration(row.p99)}</td><td class="n minor">${row.input_tokens || row.output_tokens ? short((row.input_tokens ?? 0) + (row.output_tokens ?? 0)) : ""}</td><td class="n">${cost(row.cost)}</td></tr>`)}</tbody></table>`}
+      ${rows.length > 0 && html`<table class="plain-table figures"><thead><tr>${[["key", by[0].toUpperCase() + by.slice(1)], ["count", "Spans"], ["errors", "Errors"], ["p50", "p50"], ["p95", "p95"], ["p99", "p99"], ["tokens", "Tokens"], ["cost", "Cost"]].map(([key, title]) => html`<th key=${key} scope="col" class=${key === "key" ? "" : `n ${GOES[key] ?? ""}`} aria-sort=${sort === key ? (key === "key" ? "ascending" : "descending") : null}><button type="button" class="sort" onClick=${() => this.setState({ sort: key })}>${title}</button></th>`)}</tr></thead>
+        <tbody>${rows.map((row) => html`<tr key=${row.key}><th scope="row"><a href=${`/?q=${encodeURIComponent(term(by, row.key))}`}>${row.key || "—"}</a></th><td class="n">${count(row.count)}</td><td class="n ${row.errors ? "bad" : ""}">${row.errors ? `${count(row.errors)} · ${percent(row.errors, row.count)}` : ""}</td><td class="n slight">${duration(row.p50)}</td><td class="n">${duration(row.p95)}</td><td class="n minor">${duration(row.p99)}</td><td class="n minor">${row.input_tokens || row.output_tokens ? short((row.input_tokens ?? 0) + (row.output_tokens ?? 0)) : ""}</td><td class="n slight">${cost(row.cost)}</td></tr>`)}</tbody></table>`}
     </main>`;
   }
 }
