@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from asynctrace import DeliveryError, DeliveryOptions, ExportResult, Tracer
@@ -615,6 +616,50 @@ def test_no_descriptor_thread_or_task_is_left_by_real_connections() -> None:
         settles_at(descriptors, before[0], "descriptors", timeout=10.0)  # the server's end of the connections too
 
 
+# ── a processor that is taken away ──────────────────────────────────────────────────────────────────────────
+
+
+class Interrupted(asyncio.SelectorEventLoop):
+    """As on a machine with more to do than processors: each time the clock is read, milliseconds have gone by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken_away = 0.0
+
+    def time(self) -> float:
+        self.taken_away += 0.004
+        return super().time() + self.taken_away
+
+
+class RefusesOften(Keeps):
+    """Takes a batch at the hundredth attempt."""
+
+    async def export(self, batch: Any) -> ExportResult:
+        self.keys.append(batch.key)
+        return ExportResult.all_accepted(batch) if len(self.keys) > 100 else ExportResult.try_again(reason="busy")
+
+
+def check_what_falls_due_while_the_driver_looks_is_sent() -> None:
+    """A back-off may end at any instant, between two statements of the driver too."""
+    exporter = RefusesOften()
+    tracer = make_tracer(exporter, delivery=msgspec.structs.replace(QUICK, backoff_max=0.05), shutdown_timeout=1.0)
+
+    async def main() -> None:
+        await end_spans(tracer, 5)
+        task = asyncio.ensure_future(tracer.flush())
+        began = time.monotonic()  # not this loop's time
+        while not task.done():
+            assert time.monotonic() - began < patient(4.0), f"attempt {len(exporter.keys)} was the last one"
+            await asyncio.sleep(0.001)
+        assert_complete(task.result(), 5)
+
+    try:
+        with asyncio.Runner(loop_factory=Interrupted) as runner:
+            runner.run(main())
+    finally:
+        tracer.shutdown_sync(0.5)
+
+
 # ── the checks notice ───────────────────────────────────────────────────────────────────────────────────────
 
 FAULTS: dict[Callable[[], None], list[wrong_drivers.Fault]] = {
@@ -655,6 +700,7 @@ FAULTS: dict[Callable[[], None], list[wrong_drivers.Fault]] = {
     check_the_owner_thread_delivers_and_ends: [wrong_drivers.a_thread_that_stays, wrong_drivers.a_thread_for_each_wake],
     check_requests_are_not_among_all_tasks: [wrong_drivers.shows_its_requests],
     check_nothing_is_left: [wrong_drivers.never_lets_go],
+    check_what_falls_due_while_the_driver_looks_is_sent: [wrong_drivers.reads_the_clock_twice],
 }
 
 

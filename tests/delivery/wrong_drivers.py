@@ -20,6 +20,12 @@ def without_a_first_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_driver, "AtLeastOneStep", lambda work, on_cancelled: work)
 
 
+def reads_the_clock_twice(patch: pytest.MonkeyPatch) -> None:
+    """Once to see what is to be sent, and then to see how long there is nothing to send."""
+    wait = _driver.LaneDriver._wait
+    patch.setattr(_driver.LaneDriver, "_wait", lambda driver, now: wait(driver, driver._loop.time()))
+
+
 def without_a_drain(patch: pytest.MonkeyPatch) -> None:
     """The first cancellation is the end."""
 

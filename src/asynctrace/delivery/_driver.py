@@ -121,10 +121,12 @@ class LaneDriver:
         while not self._is_done():
             self._event.clear()
             self._woken_at = None
+            # One instant for both: what falls due between two readings would be launched by nobody, and waited for by nobody.
+            now = self._loop.time()
             try:
-                if self._loop.time() >= self._resume_at:
-                    self._launch_due()
-                await self._wait()
+                if now >= self._resume_at:
+                    self._launch_due(now)
+                await self._wait(now)
             except asyncio.CancelledError:
                 if self._is_cancelled or self._must_close:
                     self._leave_by = self._loop.time()
@@ -135,13 +137,12 @@ class LaneDriver:
         if self._is_cancelled and not self._must_close:
             raise asyncio.CancelledError
 
-    def _launch_due(self) -> None:
-        now = self._loop.time()
+    def _launch_due(self, now: float) -> None:
         if self._leave_by is not None and now >= self._leave_by:
             return
         if self.lane.catch_up():
             self._on_progress()
-        while (window := self.lane.take(self._loop.time(), self._lag.seconds)) is not None:
+        while (window := self.lane.take(now, self._lag.seconds)) is not None:
             task = create_task(self._loop, self._send(window), name="asynctrace request", context=self._context)
             asyncio._unregister_task(task)
             self._flying.add(task)
@@ -149,12 +150,12 @@ class LaneDriver:
             task.add_done_callback(self._landed)
         self._on_wait()
 
-    async def _wait(self) -> None:
-        now = self._loop.time()
+    async def _wait(self, now: float) -> None:
+        """For a call, or until something is due, as seen from `now`."""
         waiting = self.lane.wait_time(now) if now >= self._resume_at else self._resume_at - now
         delays = [waiting, None if self._leave_by is None else max(0.0, self._leave_by - now)]
         due = [delay for delay in delays if delay is not None]
-        timer = self._loop.call_later(min(due), self._event.set) if due else None
+        timer = self._loop.call_at(now + min(due), self._event.set) if due else None
         try:
             await self._event.wait()
         finally:

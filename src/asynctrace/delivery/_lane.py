@@ -169,7 +169,8 @@ class Lane:
         return window
 
     def wait_time(self, now: float) -> float | None:
-        """Seconds until `take()` may have something, unless an append, an answer or a flush comes first."""
+        """Seconds until `take()` may have something, unless an append, an answer or a flush comes first. `now` is that of the
+        `take()` that had nothing."""
         if self.state is LaneState.STOPPED:
             return None
         if now < self._not_before:
