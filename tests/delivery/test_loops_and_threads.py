@@ -422,13 +422,13 @@ class Stumbles:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self._left = times
         self._launch_due = _driver.LaneDriver._launch_due
-        monkeypatch.setattr(_driver.LaneDriver, "_launch_due", lambda driver: self.launch_due(driver))
+        monkeypatch.setattr(_driver.LaneDriver, "_launch_due", lambda driver, now: self.launch_due(driver, now))
 
-    def launch_due(self, driver: Any) -> None:
+    def launch_due(self, driver: Any, now: float) -> None:
         if self._left:
             self._left -= 1
             raise RuntimeError("a defect in a lane")
-        self._launch_due(driver)
+        self._launch_due(driver, now)
 
 
 @pytest.mark.anyio
