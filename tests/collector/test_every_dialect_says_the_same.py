@@ -24,8 +24,8 @@ def facts_of(attributes: dict[str, AttributeValue], *events: Event) -> Facts:
     """As a span with these attributes gives them, seen for the first time and out of memory."""
     message = encode_span(span(attributes=attributes, events=events))
     scanner, intake = Scanner(), Intake()
-    scanner.span(message, 0, intake)
-    scanner.span(message, 0, intake)
+    scanner.spans([message], 0, intake)
+    scanner.spans([message], 0, intake)
     first, second = (row.facts for row in intake.rows)
     assert first == second
     return first
@@ -294,7 +294,7 @@ def test_each_short_value_has_a_token(value: AttributeValue, texts: list[str]) -
     warm = {"k.1": "first"}  # so that the key is known when the value comes
     scanner, intake = Scanner(), Intake()
     for attributes in (warm, {"k.1": value}, {"k.1": value}):
-        scanner.span(encode_span(span(attributes=attributes)), 0, intake)
+        scanner.spans([encode_span(span(attributes=attributes))], 0, intake)
     _, cold, again = (row.facts.tokens for row in intake.rows)
     assert list(cold) == list(again) == [token("k.1", text) for text in texts]
 

@@ -19,7 +19,7 @@ from .traffic import collecting, group, protobuf, span
 
 def row_of(sent: Span) -> SpanRow:
     intake = Intake()
-    Scanner().span(encode_span(sent), 0, intake)
+    Scanner().spans([encode_span(sent)], 0, intake)
     assert intake.reason == ""
     (row,) = intake.rows
     assert intake.notices == row.facts.is_open
@@ -63,7 +63,7 @@ def test_a_pending_span_is_about_the_span_above_it(parent: str, wanted: str) -> 
 
 def test_a_pending_span_of_nothing_is_rejected() -> None:
     intake = Intake()
-    Scanner().span(encode_span(msgspec.structs.replace(pending("0" * 16), parent_id="")), 0, intake)
+    Scanner().spans([encode_span(msgspec.structs.replace(pending("0" * 16), parent_id=""))], 0, intake)
     assert (intake.rows, intake.rejected) == ([], 1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -225,10 +226,12 @@ async def test_a_collector_that_gets_changed_payloads_answers_and_stays_whole(tm
 
 
 class KeepsWhatItDoesNotUnderstand(Scanner):
-    def span(self, message: bytes, origin: int, intake: Intake) -> None:
-        super().span(message, origin, intake)
-        if intake.rejected:
-            intake.rows.append(intake.rows[-1]._replace(message=message) if intake.rows else None)  # type: ignore[arg-type]
+    def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
+        for message in messages:
+            super().spans([message], origin, intake)
+            if intake.rejected:
+                intake.rejected = 0
+                intake.rows.append(intake.rows[-1]._replace(message=message) if intake.rows else None)  # type: ignore[arg-type]
 
 
 def test_a_scanner_that_keeps_what_it_does_not_understand_is_caught() -> None:

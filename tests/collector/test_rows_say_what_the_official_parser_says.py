@@ -6,7 +6,7 @@ A promise is a function `check_…(scanner)`; the last tests give it scanners wi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -22,11 +22,13 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from asynctrace import WireError
 from asynctrace._contracts import Span
 from asynctrace.collector._rows import EMPTY, Facts, SpanRow
+from asynctrace.collector.receiving import _attributes as attributes
 from asynctrace.collector.receiving import _scan as scan
+from asynctrace.collector.receiving._attributes import Attributes, before_text
 from asynctrace.collector.receiving._dialects import RULES, facts_from, know_by, know_event, rules_for
 from asynctrace.collector.receiving._intake import Intake
 from asynctrace.collector.receiving._scan import Scanner
-from asynctrace.wire import ResourceSpans
+from asynctrace.wire import ResourceSpans, encode_any_value, length_delimited
 
 from ..wire import _official as official
 
@@ -349,30 +351,51 @@ def test_lengths_of_three_bytes() -> None:
     check_lengths_of_three_bytes(Scanner().request)
 
 
-def check_memory_is_bounded(make: Callable[[], Scanner]) -> None:
-    scanner = make()
+def check_memory_is_bounded(memory: Attributes) -> None:
+    scanner = Scanner(memory)
     for number in range(40):
         span = usual()
         span.attributes.extend(official.official_attributes({"m": number, "several": [number, number + 1]}))
         check_rows(scanner.request, body_of(span.SerializeToString(), span.SerializeToString()))
-        assert max(map(len, (scanner._attributes, scanner._earlier, scanner._others))) <= 8
+        assert max(map(len, (memory.known, memory._earlier, memory._others))) <= 8
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MOST_REMEMBERED", 8)
-    check_memory_is_bounded(Scanner)
+    monkeypatch.setattr(attributes, "MOST_REMEMBERED", 8)
+    check_memory_is_bounded(Attributes())
 
 
 def test_an_attribute_that_says_several_things_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MOST_REMEMBERED", 2)  # one that is found needs no room
+    monkeypatch.setattr(attributes, "MOST_REMEMBERED", 2)  # one that is found needs no room
     span = usual()
     del span.attributes[:]
     span.attributes.extend(official.official_attributes({"several": [1, 2], "others": ["a", "b"]}))
     scanner = Scanner()
     check_rows(scanner.request, body_of(span.SerializeToString()))
-    monkeypatch.delattr(scan, "decode_attribute")
+    monkeypatch.delattr(attributes, "decode_attribute")
     check_rows(scanner.request, body_of(span.SerializeToString()))
     check_rows(scanner.request, body_of(span.SerializeToString()))
+
+
+def test_a_text_stands_behind_its_lengths() -> None:
+    sizes = {len(length_delimited(b"\x12", encode_any_value("a" * length))): length for length in range(17_000)}
+    for size in range(max(sizes) + 1):
+        before = before_text(size)
+        if size in sizes:
+            text = "a" * sizes[size]
+            assert before is not None
+            assert before + text.encode() == length_delimited(b"\x12", encode_any_value(text))
+        else:
+            assert before is None, size
+
+
+def test_more_spans_than_are_cut_out_together() -> None:
+    span = usual()
+    messages = []
+    for number in range(2 * scan.TOGETHER + 1):
+        span.span_id = number.to_bytes(8, "big")  # the first is refused
+        messages.append(span.SerializeToString())
+    check_rows(Scanner().request, body_of(*messages))
 
 
 def test_a_resource_without_spans_is_looked_at_too() -> None:
@@ -392,49 +415,64 @@ def test_a_span_without_attributes_shares_the_empty_facts() -> None:
 # ── the checks themselves ───────────────────────────────────────────────────────────────────────────────────
 
 
-class ForgetsNothingOfTheLength(Scanner):
-    """Remembers an attribute by its key alone."""
+class KnowsThemByTheirKeys(Attributes):
+    """Remembers what the first attribute with a key said."""
 
-    def _know(self, content: bytes) -> Any:
-        return self._attributes.setdefault(content[: content[1] + 2], super()._know(content))
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[bytes, Any] = {}
+
+    def learn(self, field: bytes) -> Any:
+        return self._said.setdefault(field[: field[3] + 4][2:], super().learn(field))
 
 
-class AnswersForTheOneBefore(Scanner):
+class AnswersForTheOneBefore(Attributes):
     """Looks at the attribute that it last looked at."""
 
     _before = b""
 
-    def _know(self, content: bytes) -> Any:
+    def read(self, content: bytes) -> Any:
         before, self._before = self._before or content, content
-        return super()._know(before)
+        return super().read(before)
 
 
-class TakesLongOnesUnseen(Scanner):
-    def _know_long(self, message: bytes, first: int, stop: int) -> Any:
+class TakesLongOnesUnseen(Attributes):
+    def read(self, content: bytes) -> Any:
         try:
-            return super()._know_long(message, first, stop)
+            return super().read(content)
         except WireError:
             return (), ()
 
 
-class ForgetsNothing(Scanner):
-    def _remember(self, content: bytes, remembered: scan.Remembered) -> None:
-        self._attributes[content] = remembered
+class ForgetsNothing(Attributes):
+    def _remember(self, field: bytes, remembered: attributes.Remembered) -> None:
+        self.known[field] = remembered
 
 
 class TakesSpansUnseen(Scanner):
     """Does not look at what it does not need."""
 
-    def _rest(self, message: bytes, position: int, intake: Intake) -> Any:
-        intake.count(1)
-        return 1, EMPTY
+    def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
+        for message in messages:
+            kept = Intake()
+            super().spans([message[:64]], origin, kept)
+            intake.rows += [row._replace(message=message, status=1) for row in kept.rows]
 
 
 class TrustsIds(Scanner):
-    def span(self, message: bytes, origin: int, intake: Intake) -> None:
+    def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
         kept = Intake()
-        super().span(message, origin, kept)
+        super().spans(messages, origin, kept)
         intake.rows += kept.rows
+
+
+class ForgetsTheLastOnes(Scanner):
+    """Reads spans only when enough are together."""
+
+    def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
+        together = [*messages]
+        if len(together) == scan.TOGETHER:
+            super().spans(together, origin, intake)
 
 
 class ReadsTheFirstScopeOnly(Scanner):
@@ -457,14 +495,15 @@ def other_values() -> bytes:
 @pytest.mark.parametrize(
     ("broken", "body"),
     [
-        (ForgetsNothingOfTheLength, other_values()),
+        (lambda: Scanner(KnowsThemByTheirKeys()), other_values()),
+        (ForgetsTheLastOnes, body_of(usual().SerializeToString())),
         (TakesSpansUnseen, body_of(usual().SerializeToString())),
         (TakesSpansUnseen, body_of(usual().SerializeToString()[:-8] + b"\xff" * 8)),
         (TrustsIds, body_of(usual().SerializeToString()[:2] + bytes(16) + usual().SerializeToString()[18:])),
         (ReadsTheFirstScopeOnly, two_scopes()),
     ],
 )
-def test_a_scanner_with_a_fault_is_caught(broken: type[Scanner], body: bytes) -> None:
+def test_a_scanner_with_a_fault_is_caught(broken: Callable[[], Scanner], body: bytes) -> None:
     check_rows(Scanner().request, body)
     with pytest.raises((AssertionError, ValueError)):
         check_rows(broken().request, body)
@@ -478,13 +517,13 @@ def test_a_scanner_with_a_fault_is_caught(broken: type[Scanner], body: bytes) ->
     ],
 )
 def test_a_scanner_that_misreads_lengths_is_caught(
-    broken: type[Scanner], check: Callable[[Callable[[bytes], Intake]], None]
+    broken: type[Attributes], check: Callable[[Callable[[bytes], Intake]], None]
 ) -> None:
     with pytest.raises(AssertionError):
-        check(broken().request)
+        check(Scanner(broken()).request)
 
 
 def test_a_scanner_that_forgets_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MOST_REMEMBERED", 8)
+    monkeypatch.setattr(attributes, "MOST_REMEMBERED", 8)
     with pytest.raises(AssertionError):
-        check_memory_is_bounded(ForgetsNothing)
+        check_memory_is_bounded(ForgetsNothing())

@@ -19,7 +19,19 @@ import msgspec
 
 from ._keys import RequestKey
 
-__all__ = ["EMPTY", "LONGEST_TOKEN", "PREVIEW", "Facts", "LogRow", "Origin", "Received", "SpanRow", "hashed", "token"]
+__all__ = [
+    "EMPTY",
+    "LONGEST_TOKEN",
+    "PREVIEW",
+    "SLOT",
+    "Facts",
+    "LogRow",
+    "Origin",
+    "Received",
+    "SpanRow",
+    "hashed",
+    "token",
+]
 
 LONGEST_TOKEN: Final = 128
 """Characters of a value that has a token: what people filter by is short, what is longer is found by a scan."""
@@ -77,6 +89,8 @@ class Facts(NamedTuple):
 
 
 EMPTY: Final = Facts()
+SLOT: Final = {name: slot for slot, name in enumerate(Facts._fields)}
+"""Where a fact stands, for who gathers facts in a list."""
 
 
 class SpanRow(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..._contracts import AttributeValue, Span
-from .._rows import EMPTY, LONGEST_TOKEN, PREVIEW, Facts, token
+from .._rows import EMPTY, LONGEST_TOKEN, PREVIEW, SLOT, Facts, token
 
 __all__ = [
     "NO_RANKS",
@@ -33,7 +33,6 @@ __all__ = [
     "rules_for",
     "settle",
     "tokens_of",
-    "whole",
 ]
 
 
@@ -42,14 +41,8 @@ Finding: TypeAlias = tuple[int, int, Any]
 Known: TypeAlias = tuple[tuple[bytes, ...], tuple[Finding, ...]]
 """Of one attribute: its search tokens, and what it says."""
 
-_SLOTS: Final = {name: slot for slot, name in enumerate(Facts._fields)}
-_TOKENS: Final = _SLOTS["tokens"]
-_EVENTS: Final = _SLOTS["events"]
-_LINKS: Final = _SLOTS["links"]
 NO_RANKS: Final = (-1, *[10**9] * (len(Facts._fields) - 1))
 """Of nothing found yet. No finding is about the first field, the tokens: 0 is a slot that takes nothing."""
-_new: Final[Any] = tuple.__new__
-"""A third of the time that `Facts()` takes."""
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,9 +349,9 @@ def _member(name: str, read: Reader) -> Reader:
 
 
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
-    **{key: ((_SLOTS[field], rank, read),) for field, read, keys in TABLE for rank, key in enumerate(keys)},
+    **{key: ((SLOT[field], rank, read),) for field, read, keys in TABLE for rank, key in enumerate(keys)},
     **{
-        key: tuple((_SLOTS[field], DETAILS_RANK, _member(name, read)) for field, name, read in members)
+        key: tuple((SLOT[field], DETAILS_RANK, _member(name, read)) for field, name, read in members)
         for key, members in DETAILS.items()
     },
 }
@@ -371,9 +364,9 @@ def rules_for(key: str) -> tuple[Rule, ...]:
         return rules
     for pattern, field in NUMBERED if key.endswith(".content") else ():
         if match := pattern.fullmatch(key):
-            return ((_SLOTS[field], AFTER_THE_TABLE - int(match[1]), _said),)
+            return ((SLOT[field], AFTER_THE_TABLE - int(match[1]), _said),)
     match = OF_A_KIND.fullmatch(key)
-    return ((_SLOTS[match[1]], AFTER_THE_TABLE, _said),) if match else ()
+    return ((SLOT[match[1]], AFTER_THE_TABLE, _said),) if match else ()
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -402,7 +395,7 @@ def know_event(name: str, attributes: Mapping[str, AttributeValue]) -> tuple[Fin
         return ()
     field, key = told
     text = _said(attributes.get(key) or attributes.get("content"))
-    return ((_SLOTS[field], EVENTS_RANK, text),) if text else ()
+    return ((SLOT[field], EVENTS_RANK, text),) if text else ()
 
 
 def tokens_of(key: str, value: AttributeValue) -> tuple[bytes, ...]:
@@ -424,7 +417,8 @@ def facts_from(tokens: tuple[bytes, ...], found: Iterable[Finding], events: int 
     """Everything that was found in one span."""
     facts, ranks = [*EMPTY], [*NO_RANKS]
     settle(facts, ranks, found)
-    return whole(facts, tokens, events, links)
+    facts[SLOT["tokens"]], facts[SLOT["events"]], facts[SLOT["links"]] = tokens, events, links
+    return Facts._make(facts)
 
 
 def settle(facts: list[Any], ranks: list[int], found: Iterable[Finding]) -> None:
@@ -433,13 +427,6 @@ def settle(facts: list[Any], ranks: list[int], found: Iterable[Finding]) -> None
         if rank <= ranks[slot]:
             ranks[slot] = rank
             facts[slot] = value
-
-
-def whole(facts: list[Any], tokens: tuple[bytes, ...], events: int, links: int) -> Facts:
-    """Facts of which everything is settled that attributes say."""
-    facts[_TOKENS], facts[_EVENTS], facts[_LINKS] = tokens, events, links
-    made: Facts = _new(Facts, facts)
-    return made
 
 
 def facts_of(span: Span) -> Facts:

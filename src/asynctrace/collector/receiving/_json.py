@@ -33,7 +33,7 @@ def json_spans(scanner: Scanner, body: bytes) -> Intake:
     intake = Intake()
 
     def take(span: Span) -> None:
-        scanner.span(encode_span(span), len(intake.origins) - 1, intake)
+        scanner.spans((encode_span(span),), len(intake.origins) - 1, intake)
 
     return _each(scanner, read_json_spans(body), take, intake)
 

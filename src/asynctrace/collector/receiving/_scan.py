@@ -1,10 +1,10 @@
 """OTLP/protobuf to rows: reads what lists and filters need, checks everything, and keeps each span's bytes as they came.
 
-    request ── read_fields ─▶ resource, scope ── loop ─▶ span ── head: one struct ── loop ─▶ attributes, events, status
+    request ── read_fields ─▶ resource, scope ── loop ─▶ spans ── head: one struct ── loop ─▶ attributes, events, status
                                                           └── any other shape ─▶ decode_span()
 
 Nearly every span has the shape that encoders give it: fields in the order of their numbers. Its ids, name and times are
-read by two `Struct`s, and of each short attribute everything that is known about these very bytes is remembered, so that
+read by one `Struct`, and of each short attribute everything that is known about these very bytes is remembered, so that
 it is read once. A span of another shape is decoded: slower, with the same answer.
 
 Promises, for every sequence of bytes
@@ -24,54 +24,43 @@ import re
 from collections.abc import Iterable
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
-from ..._contracts import AttributeValue, Span
+from ..._contracts import Span
 from ..._errors import WireError
 from ...wire import (
-    decode_attribute,
     decode_event,
     decode_link,
     decode_resource,
     decode_scope,
     decode_span,
     decode_status,
-    encode_any_value,
     encode_span,
-    length_delimited,
     read_fields,
     read_varint,
 )
-from .._rows import EMPTY, LONGEST_TOKEN, Facts, Origin, SpanRow, hashed
+from .._rows import EMPTY, LONGEST_TOKEN, SLOT, Facts, Origin, SpanRow
+from ._attributes import REMEMBERED, Attributes, before_text, check_depth
 from ._dialects import (
     NO_RANKS,
-    Finding,
-    Known,
-    Rule,
     facts_from,
-    findings,
     know_by,
     know_event,
     rules_for,
     settle,
     tokens_of,
-    whole,
 )
 from ._intake import Intake
 
 __all__ = ["Scanner", "schema_url"]
 
-REMEMBERED: Final = 96
-"""Bytes of an attribute that is remembered. Fewer than `LONGEST_TOKEN`: each short text has a token."""
-MOST_REMEMBERED: Final = 8192
-"""Attributes, each some 400 bytes with what is known of it. Then those that are not seen again are forgotten, and all of
-those that say more than one thing."""
-MOST_KEYS: Final = 4096
 MOST_ORIGINS: Final = 256
 LARGEST_ORIGIN: Final = 8192
 """Bytes of a resource and its scope that are remembered."""
+TOGETHER: Final = 256
+"""Spans that are cut out of a body before they are read."""
 
 TRACE_ID_FLAW: Final = "trace_id must be 16 bytes and not all zero"
 SPAN_ID_FLAW: Final = "span_id must be 8 bytes and not all zero"
@@ -80,29 +69,28 @@ PARENT_ID_FLAW: Final = "parent_span_id must be 8 bytes or empty"
 _SPAN_ID = re.compile("[0-9a-f]{16}")
 _NO_TRACE = bytes(16)
 _NO_SPAN = bytes(8)
-_ids_at = Struct("<H16sH8sH8sBB").unpack_from
-_TRACE_FIRST, _SPAN_NEXT, _PARENT_NEXT = 0x100A, 0x0812, 0x0822
-"""A tag and a length of one byte each, as a number."""
-_times_at = Struct("<BBBQBQ").unpack_from
-_double_at = Struct("<d").unpack_from
-_TIMES_SIZE = 20
+_NOTHING = [*EMPTY]
+_TOKENS, _IS_OPEN, _EVENTS, _LINKS = (SLOT[name] for name in ("tokens", "is_open", "events", "links"))
 _new: Any = tuple.__new__
 
-Remembered: TypeAlias = tuple[bytes, int, int, Any]
-"""What nearly all attributes say: one search token and at most one finding (its slot, rank and value; slot 0 for none). One
-object instead of four: a memory that others use as well makes reading them the larger part of the time."""
-_NOT_FOUND: Final[Finding] = (0, 0, None)
-_OK_STATUS = {b"": 0, b"\x18\x00": 0, b"\x18\x01": 1, b"\x18\x02": 2}
+_LONGEST_NAME: Final = 0x7F
+_HEADS = [Struct(f"<H16sH8sH8sH{size}sHBQBQ").unpack_from for size in range(_LONGEST_NAME + 1)]
+_ROOT_HEADS = [Struct(f"<H16sH8sH{size}sHBQBQ").unpack_from for size in range(_LONGEST_NAME + 1)]
+"""Of a span whose name has so many bytes: its ids, name, kind and times, and between them what stands before each."""
+_HEAD_SIZE, _ROOT_HEAD_SIZE = 60, 50
+"""Without the name."""
+_TRACE_FIRST, _SPAN_NEXT, _PARENT_NEXT = 0x100A, 0x0812, 0x0822
+"""A tag and a length, as a number."""
+_KINDS = {kind << 8 | 0x30: kind for kind in range(6)}
+"""By its tag and itself, as a number."""
+_STATUSES = {b"": 0, b"\x18\x00": 0, b"\x18\x01": 1, b"\x18\x02": 2}
 
 
 class Scanner:
     """Remembers attributes and resources from one request to the next. Used by several threads at once."""
 
-    def __init__(self) -> None:
-        self._attributes: dict[bytes, Remembered] = {}
-        self._earlier: dict[bytes, Remembered] = {}
-        self._others: dict[bytes, Known] = {}
-        self._keys: dict[bytes, tuple[str, bytes, tuple[Rule, ...]]] = {}
+    def __init__(self, attributes: Attributes | None = None) -> None:
+        self._attributes = attributes if attributes is not None else Attributes()
         self._origins: dict[tuple[bytes, bytes, str, str], Origin] = {}
 
     def request(self, body: bytes) -> Intake:
@@ -120,7 +108,7 @@ class Scanner:
         origin = self._origins.get(key)
         if origin is None:
             attributes = decode_resource(resource).attributes
-            _check_depth((*attributes.values(), *decode_scope(scope).attributes.values()))
+            check_depth((*attributes.values(), *decode_scope(scope).attributes.values()))
             service = attributes.get("service.name")
             tokens = tuple(token for key, value in attributes.items() for token in tokens_of(key, value))
             origin = Origin(
@@ -132,14 +120,159 @@ class Scanner:
                 self._origins[key] = origin
         return origin
 
-    def span(self, message: bytes, origin: int, intake: Intake) -> None:
-        """Read one `Span` message into `intake`, or reject it there."""
+    def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
+        """Read `Span` messages into `intake`, or reject them there, each alone. `TooMany`.
+
+        One loop without a function for each kind of field: a call costs as much as reading one.
+        """
+        attributes = self._attributes
+        keys = attributes.keys
+        counted = 0
+        for message in messages:
+            try:
+                if message[28] == 0x22:
+                    length = message[39]
+                    (
+                        lead,
+                        trace_id,
+                        between,
+                        span_id,
+                        above,
+                        parent_id,
+                        tag,
+                        name,
+                        kind,
+                        start_tag,
+                        start,
+                        end_tag,
+                        end,
+                    ) = _HEADS[length](message)
+                    position = _HEAD_SIZE + length
+                else:
+                    length = message[29]
+                    lead, trace_id, between, span_id, tag, name, kind, start_tag, start, end_tag, end = _ROOT_HEADS[
+                        length
+                    ](message)
+                    above, parent_id = _PARENT_NEXT, b""
+                    position = _ROOT_HEAD_SIZE + length
+                if (
+                    lead != _TRACE_FIRST
+                    or between != _SPAN_NEXT
+                    or above != _PARENT_NEXT
+                    or tag & 0xFF != 0x2A
+                    or start_tag != 0x39
+                    or end_tag != 0x41
+                    or trace_id == _NO_TRACE
+                    or span_id == _NO_SPAN
+                ):
+                    raise _Unusual
+
+                known = attributes.known.get
+                tokens: list[bytes] = []
+                facts, ranks = [*EMPTY], [*NO_RANKS]
+                status = parts = 0  # each token is a part; what has none is counted
+                size = len(message)
+                while position < size:
+                    stop = position + message[position + 1] + 2
+                    remembered = known(message[position:stop])
+                    if remembered is not None:  # as nearly always: an attribute whose bytes are known
+                        token, slot, rank, value = remembered
+                        tokens.append(token)
+                        if slot and rank <= ranks[slot]:
+                            ranks[slot] = rank
+                            facts[slot] = value
+                        position = stop
+                        continue
+                    tag = message[position]
+                    first = position + 2
+                    length = stop - first
+                    if length > 0x7F:
+                        high = message[first]
+                        if high > 0x7F:
+                            length, first = read_varint(message, position + 1, size)
+                        else:
+                            length = length & 0x7F | high << 7
+                            first += 1
+                        stop = first + length
+                    if stop > size:
+                        raise _Unusual
+                    if tag == 0x4A:
+                        if length > REMEMBERED:
+                            middle = first + 2 + message[first + 1]
+                            key, before = keys.get(message[first:middle]), before_text(stop - middle)
+                            if key is not None and before is not None and message.startswith(before, middle):
+                                text = message[middle + len(before) : stop].decode()  # also where nobody reads it
+                                several = tokens_of(key[0], text) if len(text) <= LONGEST_TOKEN else ()
+                                tokens += several
+                                parts += 1 - len(several)
+                                for slot, rank, read in key[2]:
+                                    value = read(text)
+                                    if value and rank <= ranks[slot]:
+                                        ranks[slot] = rank
+                                        facts[slot] = value
+                                position = stop
+                                continue
+                        several, found = (
+                            attributes.learn(message[position:stop])
+                            if length <= REMEMBERED and first == position + 2
+                            else attributes.read(message[first:stop])
+                        )
+                        tokens += several
+                        settle(facts, ranks, found)
+                        parts += 1 - len(several)
+                    elif tag == 0x7A and not status:
+                        content = message[first:stop]
+                        code = _STATUSES.get(content)
+                        status = int(decode_status(content)) if code is None else code
+                    elif tag == 0x85 and length == 1 and size - position == 6:
+                        break  # flags, four bytes, the last field
+                    else:
+                        parts += _aside(tag, message[first:stop], facts, ranks)
+                    position = stop
+
+                facts[_TOKENS] = tuple(tokens)
+                row: SpanRow = _new(
+                    SpanRow,
+                    (
+                        trace_id,
+                        span_id,
+                        b"" if parent_id == _NO_SPAN else parent_id,
+                        name.decode(),
+                        _KINDS[kind],
+                        start,
+                        end,
+                        status,
+                        origin,
+                        message,
+                        _new(Facts, facts) if tokens or facts != _NOTHING else EMPTY,
+                    ),
+                )
+                intake.rows.append(_opened(row, intake) if facts[_IS_OPEN] else row)
+                counted += 1 + parts + len(tokens)
+            except (_Unusual, LookupError, ValueError, StructError):  # or malformed, which shows when it is decoded
+                self._decode(message, origin, intake)
+        intake.count(counted)
+
+    def _decode(self, message: bytes, origin: int, intake: Intake) -> None:
+        """Read one span of any shape into `intake`, or reject it there."""
         try:
-            intake.rows.append(self._row(message, origin, intake))
-        except (WireError, ValueError) as error:
-            intake.reject(f"a span is malformed: {error}")
+            intake.count(1 + sum(1 for _ in read_fields(message, 0, len(message))))
+            span = decode_span(message)
+            check_depth(span.attributes.values())
+            for event in span.events:
+                check_depth(event.attributes.values())
+            for link in span.links:
+                check_depth(link.attributes.values())
+            identities = _identities(span)
+            facts = _facts(span)
+            row = SpanRow(
+                *identities, span.name, span.kind, span.start_ns, span.end_ns, span.status, origin, message, facts
+            )
+            intake.rows.append(_opened(row, intake) if facts.is_open else row)
         except _Flaw as flaw:
             intake.reject(str(flaw))
+        except ValueError as error:
+            intake.reject(f"a span is malformed: {error}")
 
     def _resource_spans(self, body: bytes, position: int, end: int, intake: Intake) -> None:
         resource: list[bytes] = []
@@ -162,7 +295,9 @@ class Scanner:
         scope: list[bytes] = []
         schema = ""
         number = len(intake.origins)
+        messages: list[bytes] = []
         while position < end:
+            first = position + 3
             if body[position] != 0x12:
                 field = next(read_fields(body, position, end), None)
                 if field is None:
@@ -172,233 +307,27 @@ class Scanner:
                 if tag == 0x0A:
                     scope.append(body[first:position])
                 elif tag == 0x12:  # written in more bytes than it needs
-                    self.span(body[first:position], number, intake)
+                    messages.append(body[first:position])
                 elif tag == 0x1A:
                     schema = schema_url(body[first:position])
                 continue
-            first = position + 3
-            if first <= end and body[first - 2] > 0x7F > body[first - 1]:  # the two bytes that most lengths have
-                length = body[first - 2] & 0x7F | body[first - 1] << 7
+            if first <= end and (low := body[position + 1]) > 0x7F > (high := body[position + 2]):
+                length = low & 0x7F | high << 7  # of two bytes, as most lengths are
             else:
                 length, first = read_varint(body, position + 1, end)
             position = first + length
             if position > end:
                 raise WireError(f"a span at offset {first} is {length} bytes long, {end - first} are left")
-            self.span(body[first:position], number, intake)
+            messages.append(body[first:position])
+            if len(messages) == TOGETHER:
+                self.spans(messages, number, intake)
+                messages.clear()
+        self.spans(messages, number, intake)
         intake.origins.append(self.origin(resource[0], b"".join(scope), resource[1], schema))
 
-    def _row(self, message: bytes, origin: int, intake: Intake) -> SpanRow:
-        """One span, in the usual shape or in any other."""
-        try:
-            lead, trace_id, between, span_id, above, parent_id, tag, length = _ids_at(message)
-            first = 40
-            if above != _PARENT_NEXT:
-                parent_id, tag, length, first = b"", message[28], message[29], 30
-            if lead != _TRACE_FIRST or between != _SPAN_NEXT or tag != 0x2A or length > 0x7F:
-                return self._decoded(message, origin, intake)
-            position = first + length
-            kind_tag, kind, start_tag, start_ns, end_tag, end_ns = _times_at(message, position)
-            if kind_tag != 0x30 or start_tag != 0x39 or end_tag != 0x41 or kind > 5:
-                return self._decoded(message, origin, intake)
-            name = message[first:position].decode()
-            rest = self._rest(message, position + _TIMES_SIZE, intake)
-        except (StructError, IndexError, UnicodeDecodeError):
-            return self._decoded(message, origin, intake)
-        if rest is None:
-            return self._decoded(message, origin, intake)
-        status, facts = rest
-        if trace_id == _NO_TRACE or span_id == _NO_SPAN:
-            raise _Flaw(TRACE_ID_FLAW if trace_id == _NO_TRACE else SPAN_ID_FLAW)
-        if parent_id == _NO_SPAN:
-            parent_id = b""
-        fields = (trace_id, span_id, parent_id, name, kind, start_ns, end_ns, status, origin, message, facts)
-        row: SpanRow = _new(SpanRow, fields)
-        return _opened(row, intake) if facts.is_open else row
 
-    def _rest(self, message: bytes, position: int, intake: Intake) -> tuple[int, Facts] | None:
-        """Everything behind the times; `None` for a shape that is not usual.
-
-        One loop without a function for each kind of field: a call costs as much as reading one.
-        """
-        remembered = self._attributes
-        tokens: list[bytes] = []
-        facts, ranks = [*EMPTY], [*NO_RANKS]
-        size = len(message)
-        status = parts = events = links = 0
-        while position < size:
-            tag = message[position]
-            length = message[position + 1]
-            position += 2
-            if tag == 0x4A and length <= REMEMBERED:  # nearly always, and nearly always it is known
-                stop = position + length
-                content = message[position:stop]
-                known = remembered.get(content)
-                if known is not None and stop <= size:
-                    parts += 1
-                    token, slot, rank, value = known
-                    tokens.append(token)
-                    if rank <= ranks[slot]:
-                        ranks[slot] = rank
-                        facts[slot] = value
-                    position = stop
-                    continue
-            if length > 0x7F:
-                second = message[position]
-                if second > 0x7F:
-                    length, position = read_varint(message, position - 1, size)
-                else:
-                    length = length & 0x7F | second << 7
-                    position += 1
-            stop = position + length
-            if tag == 0x4A:
-                if stop > size:
-                    return None
-                parts += 1
-                if length > REMEMBERED:
-                    several, found = self._know_long(message, position, stop)
-                else:
-                    several, found = self._know(message[position:stop])  # its length may take more bytes than it needs
-                tokens += several
-                if found:
-                    settle(facts, ranks, found)
-            elif tag == 0x7A:
-                if stop > size or status:
-                    return None
-                content = message[position:stop]
-                status = _OK_STATUS.get(content, -1)
-                if status < 0:
-                    status = int(decode_status(content))
-            elif tag == 0x5A:
-                if stop > size:
-                    return None
-                events += 1
-                event = decode_event(message[position:stop])
-                _check_depth(event.attributes.values())
-                parts += 1 + len(event.attributes)
-                settle(facts, ranks, know_event(event.name, event.attributes))
-            elif tag == 0x6A:
-                if stop > size:
-                    return None
-                links += 1
-                _check_depth(decode_link(message[position:stop]).attributes.values())
-            elif tag == 0x85 and size - position == 4 and message[position - 1] == 1:
-                break  # flags, four bytes, the last field
-            else:
-                return None
-            position = stop
-        intake.count(1 + parts + links)
-        said = whole(facts, tuple(tokens), events, links)
-        return status, said if said != EMPTY else EMPTY
-
-    def _know(self, content: bytes) -> Known:
-        """What a short attribute says that was not seen lately."""
-        remembered = self._earlier.get(content)
-        if remembered is not None:
-            self._remember(content, remembered)
-            return remembered[:1], (remembered[1:],)
-        known = self._others.get(content)
-        if known is not None:
-            return known
-        known = self._know_quickly(content) or self._know_slowly(content)
-        tokens, found = known
-        if len(tokens) == 1 and len(found) <= 1:
-            slot, rank, value = found[0] if found else _NOT_FOUND
-            self._remember(content, (tokens[0], slot, rank, value))
-        else:
-            if len(self._others) >= MOST_REMEMBERED:
-                self._others.clear()
-            self._others[content] = known
-        return known
-
-    def _remember(self, content: bytes, remembered: Remembered) -> None:
-        if len(self._attributes) >= MOST_REMEMBERED:
-            self._earlier, self._attributes = self._attributes, {}
-        self._attributes[content] = remembered
-
-    def _know_long(self, message: bytes, first: int, stop: int) -> Known:
-        """What an attribute says that is too long to be remembered: nearly always a text under a known key."""
-        try:
-            middle = first + 2 + message[first + 1]
-            key, _, rules = self._keys[message[first:middle]]
-            position = middle + 2
-            length = message[middle + 1]
-            if length > 0x7F:
-                length = length & 0x7F | message[position] << 7
-                position += 1
-            is_text = message[middle] == 0x12 and message[position] == 0x0A
-            if is_text and position + length == stop and length < 0x4000:  # of three bytes two were read
-                inner = message[position + 1]
-                position += 2
-                if inner > 0x7F:
-                    inner = inner & 0x7F | message[position] << 7
-                    position += 1
-                if position + inner == stop:
-                    text = message[position:stop].decode()  # also where nobody reads it: what is no text is refused
-                    return () if len(text) > LONGEST_TOKEN else tokens_of(key, text), findings(rules, text)
-        except (IndexError, KeyError, UnicodeDecodeError):
-            pass
-        return self._know_slowly(message[first:stop])
-
-    def _know_quickly(self, content: bytes) -> Known | None:
-        """Of a short one: for a known key with a text or a number that fills it to its end; `None` for anything else."""
-        try:
-            middle = content[1] + 2
-            key, prefix, rules = self._keys[content[:middle]]
-            position = middle + 2
-            length = content[middle + 1]
-            if length > 0x7F:
-                length = length & 0x7F | content[position] << 7
-                position += 1
-            if content[middle] != 0x12 or position + length != len(content):
-                return None
-            tag, inner = content[position], content[position + 1]
-            position += 2
-            if tag == 0x0A:
-                if inner > 0x7F:
-                    inner = inner & 0x7F | content[position] << 7
-                    position += 1
-                encoded = content[position:]
-                if len(encoded) != inner:
-                    return None
-                if not encoded.isascii():
-                    return know_by(key, rules, encoded.decode())
-                return (hashed(prefix + encoded.lower()),), (findings(rules, encoded.decode()) if rules else ())
-            if tag == 0x18 and length == 3 and inner > 0x7F > content[position]:
-                inner = inner & 0x7F | content[position] << 7
-            elif tag == 0x21 and length == 9:
-                (double,) = _double_at(content, position - 1)
-                return (hashed(prefix + repr(double).encode()),), findings(rules, double)
-            elif tag != 0x18 or length != 2 or inner > 0x7F:
-                return None
-            return (hashed(prefix + b"%d" % inner),), findings(rules, inner)
-        except (IndexError, KeyError, UnicodeDecodeError):
-            return None
-
-    def _know_slowly(self, content: bytes) -> Known:
-        key, value = decode_attribute(content)
-        _check_depth((value,))
-        head = length_delimited(b"\x0a", key.encode())
-        if len(head) < 0x80 and content.startswith(head):
-            if len(self._keys) >= MOST_KEYS:
-                self._keys.clear()
-            self._keys[head] = (key, head[2:] + b"=", rules_for(key))
-        return know_by(key, rules_for(key), value)
-
-    def _decoded(self, message: bytes, origin: int, intake: Intake) -> SpanRow:
-        """The row of a span of any shape."""
-        intake.count(1 + sum(1 for _ in read_fields(message, 0, len(message))))
-        span = decode_span(message)
-        _check_depth(span.attributes.values())
-        for event in span.events:
-            _check_depth(event.attributes.values())
-        for link in span.links:
-            _check_depth(link.attributes.values())
-        identities = _identities(span)
-        facts = _facts(span)
-        row = SpanRow(
-            *identities, span.name, span.kind, span.start_ns, span.end_ns, span.status, origin, message, facts
-        )
-        return _opened(row, intake) if facts.is_open else row
+class _Unusual(Exception):
+    """The span has another shape than most, or is none."""
 
 
 class _Flaw(Exception):
@@ -413,14 +342,19 @@ def schema_url(field: bytes) -> str:
         raise WireError(f"a schema_url is not UTF-8: {error.reason}") from None
 
 
-def _check_depth(values: Iterable[AttributeValue]) -> None:
-    """Values can be nested deeper than we write them: such a span could be kept, and not given back. `WireError`."""
-    for value in values:
-        if isinstance(value, list | dict):
-            try:
-                encode_any_value(value)
-            except ValueError as error:
-                raise WireError(str(error)) from None
+def _aside(tag: int, content: bytes, facts: list[Any], ranks: list[int]) -> int:
+    """An event or a link: counted, and what it says. Of how many parts it is."""
+    if tag == 0x5A:
+        event = decode_event(content)
+        check_depth(event.attributes.values())
+        facts[_EVENTS] += 1
+        settle(facts, ranks, know_event(event.name, event.attributes))
+        return 1 + len(event.attributes)
+    if tag == 0x6A:
+        check_depth(decode_link(content).attributes.values())
+        facts[_LINKS] += 1
+        return 1
+    raise _Unusual
 
 
 def _identities(span: Span) -> tuple[bytes, bytes, bytes]:
