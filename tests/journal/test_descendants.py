@@ -15,7 +15,8 @@ from asynctrace._errors import JournalDamaged
 from asynctrace.runtime._journal import boot_id
 from asynctrace.spanlog.journal import JournalMeta, claim, decode_meta, encode_meta, line_of_descent, service_path
 from asynctrace.spanlog.journal import _descendants as descendants_module
-from asynctrace.spanlog.journal._descendants import Descendants
+from asynctrace.spanlog.journal._descendants import Descendants, Held
+from asynctrace.spanlog.journal._directory import take
 from asynctrace.spanlog.journal._format import FORMAT_VERSION, ancestors_of
 
 from ..runtime.journals import SERVICE, Away, make_tracer
@@ -102,6 +103,46 @@ def test_a_claim_that_cannot_be_told_from_a_life_is_noticed(tmp_path: Path, monk
     monkeypatch.setattr(descendants_module, "was_claimed", lambda path: False)
     with pytest.raises(AssertionError):
         check_one_that_is_recovered(tmp_path)
+
+
+class SeesItClaimedMeanwhile(Descendants):
+    """Somebody has its lock, and says that it is claimed while it is looked at as one that lives."""
+
+    half_gone = False
+
+    def _look_at_living(self, path: Path, meta: JournalMeta) -> Held | None:
+        if self.half_gone:
+            for file in path.iterdir():
+                file.unlink()
+        held = super()._look_at_living(path, meta)
+        (path / "deaths").write_bytes(b"0c")
+        return held
+
+
+def check_one_that_is_claimed_meanwhile(folder: Path, *, half_gone: bool) -> None:
+    path = leave_orphan(folder, parent=PARENT)
+    lock = take(path)
+    assert lock is not None
+    seen = SeesItClaimedMeanwhile(folder, PARENT, boot_id=boot_id())
+    seen.half_gone = half_gone
+    try:
+        assert seen.look() == {path: Held(is_dead=True)}
+    finally:
+        lock.release()
+
+
+@pytest.mark.parametrize("half_gone", [False, True])
+def test_one_that_is_claimed_while_it_is_looked_at_is_dead(half_gone: bool, tmp_path: Path) -> None:
+    check_one_that_is_claimed_meanwhile(tmp_path, half_gone=half_gone)
+
+
+@pytest.mark.parametrize("half_gone", [False, True])
+def test_a_look_that_asks_once_whether_it_is_claimed_is_noticed(
+    half_gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descendants_module, "was_claimed", lambda path: False)
+    with pytest.raises(AssertionError):
+        check_one_that_is_claimed_meanwhile(tmp_path, half_gone=half_gone)
 
 
 async def test_a_living_one_holds_what_ended_and_is_not_settled(state_directory: Path) -> None:

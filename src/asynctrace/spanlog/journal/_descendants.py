@@ -60,12 +60,17 @@ class Descendants:
                 self._others.add(path)
                 return None
             is_alive = is_held(path) and not was_claimed(path)
-            held = self._look_at_living(path, meta) if is_alive else Held(is_dead=True)
         except (JournalError, OSError):
             return None
+        held = self._look_at_living(path, meta) if is_alive else Held(is_dead=True)
+        if held is None and was_claimed(path):  # its owner was dead: who holds the lock had yet to say so
+            held = Held(is_dead=True)
         return held if os.path.lexists(path) else None  # it may have been removed while we looked
 
     def _look_at_living(self, path: Path, meta: JournalMeta) -> Held | None:
-        with closing(JournalLook(path, meta, boot_id=self._boot_id)) as look:
-            held = Held(is_dead=False, appended=look.appended, settled=look.settled)
+        try:
+            with closing(JournalLook(path, meta, boot_id=self._boot_id)) as look:
+                held = Held(is_dead=False, appended=look.appended, settled=look.settled)
+        except (JournalError, OSError):
+            return None
         return held if held.settled < held.appended else None
