@@ -339,6 +339,13 @@ def test_lengths_in_more_bytes_than_they_need() -> None:
     check_lengths_in_more_bytes_than_they_need(Scanner().request)
 
 
+@pytest.mark.parametrize("flags", ["8501", "858100", "8502", "8581", "85010000000000"])
+@pytest.mark.parametrize("padding", range(7))
+def test_flags_and_what_looks_like_them(flags: str, padding: int) -> None:
+    """A tag that is longer than it needs to be, that of another field, and one that is cut."""
+    check_rows(SCANNER.request, body_of(without_flags() + bytes.fromhex(flags) + bytes(padding)))
+
+
 def check_lengths_of_three_bytes(read: Callable[[bytes], Intake]) -> None:
     """Of a text under a known key: what is there; and more, where the first two bytes alone would be right."""
     head = attribute(b"input.value", b"")[:-4] + b"\x12"

@@ -224,8 +224,8 @@ class Scanner:
                         content = message[first:stop]
                         code = _STATUSES.get(content)
                         status = int(decode_status(content)) if code is None else code
-                    elif tag == 0x85 and length == 1 and size - position == 6:
-                        break  # flags, four bytes, the last field
+                    elif tag == 0x85 and message[position + 1] == 1 and size - position == 6:
+                        break  # flags, of a tag of two bytes and four more: the last field
                     else:
                         parts += _aside(tag, message[first:stop], facts, ranks)
                     position = stop
