@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asynctrace._contracts import AttributeValue, Span
+from asynctrace._contracts import AttributeValue, Span, SpanKind
 from asynctrace.collector._rows import SpanRow
 from asynctrace.collector.receiving._intake import Intake
 from asynctrace.collector.receiving._scan import Scanner
@@ -61,10 +61,14 @@ def test_a_pending_span_is_about_the_span_above_it(parent: str, wanted: str) -> 
     assert message.attributes["input.value"] == "tea"
 
 
-def test_a_pending_span_of_nothing_is_rejected() -> None:
+@pytest.mark.parametrize("kind", [SpanKind.UNSPECIFIED, SpanKind.INTERNAL])
+def test_a_pending_span_of_nothing_is_rejected_alone(kind: SpanKind) -> None:
+    """Of the shape that is decoded, and of the usual one."""
+    nothing = msgspec.structs.replace(pending("0" * 16), parent_id="", kind=kind)
+    good = msgspec.structs.replace(pending("0" * 16), kind=kind)
     intake = Intake()
-    Scanner().spans([encode_span(msgspec.structs.replace(pending("0" * 16), parent_id=""))], 0, intake)
-    assert (intake.rows, intake.rejected) == ([], 1)
+    Scanner().spans([encode_span(each) for each in (good, nothing, good)], 0, intake)
+    assert (len(intake.rows), intake.rejected, intake.notices) == (2, 1, 2)
 
 
 @pytest.mark.anyio

@@ -26,9 +26,9 @@ from asynctrace.collector.receiving import _attributes as attributes
 from asynctrace.collector.receiving import _scan as scan
 from asynctrace.collector.receiving._attributes import Attributes, before_text
 from asynctrace.collector.receiving._dialects import RULES, facts_from, know_by, know_event, rules_for
-from asynctrace.collector.receiving._intake import Intake
+from asynctrace.collector.receiving._intake import Intake, TooMany
 from asynctrace.collector.receiving._scan import Scanner
-from asynctrace.wire import ResourceSpans, encode_any_value, length_delimited
+from asynctrace.wire import ResourceSpans, decode_resource, encode_any_value, length_delimited
 
 from ..wire import _official as official
 
@@ -405,6 +405,72 @@ def test_more_spans_than_are_cut_out_together() -> None:
     check_rows(Scanner().request, body_of(*messages))
 
 
+def check_few_are_cut_out_together(read: type[Scanner]) -> None:
+    """Also of those whose tag is longer than it needs to be."""
+
+    class Counts(read):  # type: ignore[valid-type, misc]
+        most = 0
+
+        def spans(self, messages: Iterable[bytes], origin: int, intake: Intake) -> None:
+            together = [*messages]
+            self.most = max(self.most, len(together))
+            super().spans(together, origin, intake)
+
+    framed = b"\x12\x00" * (scan.TOGETHER - 1) + b"\x92\x00\x00" + b"\x12\x00" * scan.TOGETHER
+    scanner = Counts()
+    intake = scanner.request(length_delimited(b"\x0a", length_delimited(b"\x12", framed)))
+    assert intake.rejected == 2 * scan.TOGETHER
+    assert scanner.most == scan.TOGETHER
+
+
+def test_few_are_cut_out_together() -> None:
+    check_few_are_cut_out_together(Scanner)
+
+
+def test_a_status_that_comes_twice() -> None:
+    for first, second in ((1, 2), (2, 1), (0, 2), (2, 0), (1, 1)):
+        for flags in (b"", b"\x85\x01\x01\x01\x00\x00"):
+            twice = b"".join(b"\x7a\x02\x18" + bytes([status]) for status in (first, second))
+            check_rows(SCANNER.request, body_of(without_flags() + twice + flags))
+
+
+def test_parts_are_counted_alike_however_often_they_were_seen() -> None:
+    span = usual()
+    span.attributes.extend(official.official_attributes({"several": [1, 2, 3], "none": [], "long": "a" * 200}))
+    span.events.add(name="e").attributes.extend(official.official_attributes({"a": 1}))
+    span.links.add(trace_id=bytes(16), span_id=bytes(8))
+    body, scanner = body_of(span.SerializeToString()), Scanner()
+    assert [scanner.request(body).parts for _ in range(3)] == [1 + 1 + 1 + 7 + 2 + 1] * 3
+
+
+def many_scopes(size: int, scopes: int) -> bytes:
+    attributes = b"".join(
+        length_delimited(b"\x0a", attribute(b"k%d" % number, b"v" * 40)) for number in range(size // 56)
+    )
+    resource = length_delimited(b"\x0a", attributes)
+    each = (
+        length_delimited(b"\x12", length_delimited(b"\x0a", length_delimited(b"\x0a", b"%d" % n)))
+        for n in range(scopes)
+    )
+    return length_delimited(b"\x0a", resource + b"".join(each))
+
+
+def test_a_large_resource_of_many_scopes_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = many_scopes(2 * scan.LARGEST_ORIGIN, 100)
+    scanner, read = Scanner(), []
+    monkeypatch.setattr(scan, "decode_resource", lambda resource: read.append(resource) or decode_resource(resource))
+    first, *others = scanner.request(body).origins
+    assert len(read) == 1
+    assert len(others) == 99
+    assert all(other.tokens is first.tokens for other in others)
+
+
+def test_a_large_resource_counts_for_each_of_its_scopes() -> None:
+    assert len(Scanner().request(many_scopes(100_000, 500)).origins) == 500
+    with pytest.raises(TooMany):
+        Scanner().request(many_scopes(1_000_000, 70))
+
+
 def test_a_resource_without_spans_is_looked_at_too() -> None:
     check_rows(SCANNER.request, b"\x0a\x02\x0a\x00")
     check_rows(SCANNER.request, b"\x0a\x04\x0a\x02\x0a\x05")
@@ -482,6 +548,15 @@ class ForgetsTheLastOnes(Scanner):
             super().spans(together, origin, intake)
 
 
+class CutsAllOfThem(Scanner):
+    """As a scanner that looks whether they are enough behind some of them only."""
+
+    def request(self, body: bytes) -> Intake:
+        intake = super().request(body)
+        self.spans([b""] * (scan.TOGETHER + 1), 0, Intake())
+        return intake
+
+
 class ReadsTheFirstScopeOnly(Scanner):
     def request(self, body: bytes) -> Intake:
         intake = super().request(body)
@@ -534,3 +609,8 @@ def test_a_scanner_that_forgets_nothing_is_caught(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(attributes, "MOST_REMEMBERED", 8)
     with pytest.raises(AssertionError):
         check_memory_is_bounded(ForgetsNothing())
+
+
+def test_a_scanner_that_cuts_all_of_them_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_few_are_cut_out_together(CutsAllOfThem)

@@ -137,7 +137,7 @@ def test_one_that_is_claimed_while_it_is_looked_at_is_dead(half_gone: bool, tmp_
 
 
 @pytest.mark.parametrize("half_gone", [False, True])
-def test_a_look_that_asks_once_whether_it_is_claimed_is_noticed(
+def test_a_look_that_takes_it_for_alive_is_noticed(
     half_gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descendants_module, "was_claimed", lambda path: False)

@@ -1,6 +1,7 @@
 """What was read of one request so far, how much it was, and what of it could not be taken.
 
-Promises: a request of more than `MOST_PARTS` parts is refused while it is read (`TooMany`), not when it is there.
+Promises: a request of more than `MOST_PARTS` parts is refused while it is read (`TooMany`), not when it is there; what is
+read before it is counted is some hundred spans.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from .._rows import LogRow, Origin, SpanRow
 __all__ = ["MOST_PARTS", "Intake", "TooMany"]
 
 MOST_PARTS: Final = 1_000_000
-"""Spans, attributes, events, links and log records of one request."""
+"""Spans, attributes, events, links and log records of one request, and its resources, once for each scope."""
 
 
 class TooMany(Exception):
@@ -25,7 +26,7 @@ class TooMany(Exception):
 class Intake:
     """Grows while a request is read."""
 
-    __slots__ = ("ignored", "logs", "notices", "origins", "parts", "reason", "rejected", "rows")
+    __slots__ = ("ignored", "logs", "notices", "origins", "parts", "reason", "rejected", "resource", "rows")
 
     def __init__(self) -> None:
         self.origins: list[Origin] = []
@@ -39,6 +40,8 @@ class Intake:
         self.ignored = 0
         """Log records that belong to no trace."""
         self.parts = 0
+        self.resource: tuple[bytes, str, tuple[bytes, ...]] | None = None
+        """The last one that was read, with its service and its search tokens: the next scope has it, too."""
 
     def count(self, parts: int) -> None:
         """So many parts more. `TooMany`."""

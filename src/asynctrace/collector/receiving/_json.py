@@ -63,7 +63,7 @@ def _each(
     for resource, scope, items in groups:
         try:
             encoded = encode_resource(resource), encode_scope(scope)
-            intake.origins.append(scanner.origin(*encoded, resource.schema_url, scope.schema_url))
+            intake.origins.append(scanner.origin(intake, *encoded, resource.schema_url, scope.schema_url))
         except ValueError as error:  # nested deeper than can be written
             for _ in items:
                 intake.reject(f"the resource cannot be kept: {error}")

@@ -56,10 +56,11 @@ def _resource_logs(scanner: Scanner, body: bytes, position: int, end: int, intak
             scopes.append((first, last))
         elif tag == 0x1A:
             schema = schema_url(body[first:last])
+    whole = b"".join(resource)
     if not scopes:
-        scanner.origin(b"".join(resource), b"", schema)
+        scanner.origin(intake, whole, b"", schema)
     for first, last in scopes:
-        _scope_logs(scanner, body, first, last, (b"".join(resource), schema), intake)
+        _scope_logs(scanner, body, first, last, (whole, schema), intake)
 
 
 def _scope_logs(
@@ -76,7 +77,7 @@ def _scope_logs(
             records.append(body[first:last])
         elif tag == 0x1A:
             schema = schema_url(body[first:last])
-    intake.origins.append(scanner.origin(resource[0], b"".join(scope), resource[1], schema))
+    intake.origins.append(scanner.origin(intake, resource[0], b"".join(scope), resource[1], schema))
     for record in records:
         try:
             add_log(decode_log(record), record, intake)

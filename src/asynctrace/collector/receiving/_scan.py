@@ -59,8 +59,10 @@ __all__ = ["Scanner", "schema_url"]
 MOST_ORIGINS: Final = 256
 LARGEST_ORIGIN: Final = 8192
 """Bytes of a resource and its scope that are remembered."""
+PART_OF_A_RESOURCE: Final = 64
+"""Bytes of a resource that count as a part of the request."""
 TOGETHER: Final = 256
-"""Spans that are cut out of a body before they are read."""
+"""Spans that are cut out of a body before they are read, and counted."""
 
 TRACE_ID_FLAW: Final = "trace_id must be 16 bytes and not all zero"
 SPAN_ID_FLAW: Final = "span_id must be 8 bytes and not all zero"
@@ -102,18 +104,20 @@ class Scanner:
                 self._resource_spans(body, first, last, intake)
         return intake
 
-    def origin(self, resource: bytes, scope: bytes, resource_schema: str = "", scope_schema: str = "") -> Origin:
-        """The origin of spans, from the encoded messages. `WireError` when one is none."""
+    def origin(
+        self, intake: Intake, resource: bytes, scope: bytes, resource_schema: str = "", scope_schema: str = ""
+    ) -> Origin:
+        """The origin of spans, from the encoded messages. `WireError` when one is none, `TooMany`.
+
+        A resource is there again for each of its scopes, so it counts again for each.
+        """
+        intake.count(len(resource) // PART_OF_A_RESOURCE)
         key = (resource, scope, resource_schema, scope_schema)
         origin = self._origins.get(key)
         if origin is None:
-            attributes = decode_resource(resource).attributes
-            check_depth((*attributes.values(), *decode_scope(scope).attributes.values()))
-            service = attributes.get("service.name")
-            tokens = tuple(token for key, value in attributes.items() for token in tokens_of(key, value))
-            origin = Origin(
-                resource, scope, service if isinstance(service, str) else "", tokens, resource_schema, scope_schema
-            )
+            service, tokens = _of_resource(resource, intake)
+            check_depth(decode_scope(scope).attributes.values())
+            origin = Origin(resource, scope, service, tokens, resource_schema, scope_schema)
             if len(self._origins) >= MOST_ORIGINS:
                 self._origins.clear()
             if sum(map(len, key)) <= LARGEST_ORIGIN:
@@ -170,7 +174,7 @@ class Scanner:
                 known = attributes.known.get
                 tokens: list[bytes] = []
                 facts, ranks = [*EMPTY], [*NO_RANKS]
-                status = parts = 0  # each token is a part; what has none is counted
+                status = parts = 0  # tokens and parts make the number of attributes, events, and links
                 size = len(message)
                 while position < size:
                     stop = position + message[position + 1] + 2
@@ -249,7 +253,7 @@ class Scanner:
                 )
                 intake.rows.append(_opened(row, intake) if facts[_IS_OPEN] else row)
                 counted += 1 + parts + len(tokens)
-            except (_Unusual, LookupError, ValueError, StructError):  # or malformed, which shows when it is decoded
+            except (_Unusual, _Flaw, LookupError, ValueError, StructError):  # or malformed: decoding it tells
                 self._decode(message, origin, intake)
         intake.count(counted)
 
@@ -286,10 +290,11 @@ class Scanner:
                 scopes.append((first, last))
             elif tag == 0x1A:
                 schema = schema_url(body[first:last])
+        whole = b"".join(resource)
         if not scopes:
-            self.origin(b"".join(resource), b"", schema)
+            self.origin(intake, whole, b"", schema)
         for first, last in scopes:
-            self._scope_spans(body, first, last, (b"".join(resource), schema), intake)
+            self._scope_spans(body, first, last, (whole, schema), intake)
 
     def _scope_spans(self, body: bytes, position: int, end: int, resource: tuple[bytes, str], intake: Intake) -> None:
         scope: list[bytes] = []
@@ -297,6 +302,9 @@ class Scanner:
         number = len(intake.origins)
         messages: list[bytes] = []
         while position < end:
+            if len(messages) == TOGETHER:
+                self.spans(messages, number, intake)
+                messages.clear()
             first = position + 3
             if body[position] != 0x12:
                 field = next(read_fields(body, position, end), None)
@@ -319,11 +327,8 @@ class Scanner:
             if position > end:
                 raise WireError(f"a span at offset {first} is {length} bytes long, {end - first} are left")
             messages.append(body[first:position])
-            if len(messages) == TOGETHER:
-                self.spans(messages, number, intake)
-                messages.clear()
         self.spans(messages, number, intake)
-        intake.origins.append(self.origin(resource[0], b"".join(scope), resource[1], schema))
+        intake.origins.append(self.origin(intake, resource[0], b"".join(scope), resource[1], schema))
 
 
 class _Unusual(Exception):
@@ -357,6 +362,18 @@ def _aside(tag: int, content: bytes, facts: list[Any], ranks: list[int]) -> int:
     raise _Unusual
 
 
+def _of_resource(resource: bytes, intake: Intake) -> tuple[str, tuple[bytes, ...]]:
+    """Its service and its search tokens. `WireError`."""
+    if intake.resource is None or intake.resource[0] != resource:
+        attributes = decode_resource(resource).attributes
+        check_depth(attributes.values())
+        service = attributes.get("service.name")
+        tokens = tuple(token for key, value in attributes.items() for token in tokens_of(key, value))
+        intake.resource = (resource, service if isinstance(service, str) else "", tokens)
+    _, name, tokens = intake.resource
+    return name, tokens
+
+
 def _identities(span: Span) -> tuple[bytes, bytes, bytes]:
     trace_id, span_id, parent_id = map(bytes.fromhex, (span.trace_id, span.span_id, span.parent_id))
     if len(trace_id) != 16 or trace_id == _NO_TRACE:
@@ -384,12 +401,14 @@ def _opened(row: SpanRow, intake: Intake) -> SpanRow:
 
     Logfire gives the notice an id of its own below the span it is about, and tells that span's parent in an attribute.
     """
-    intake.notices += 1
     span = decode_span(row.message)
     if span.attributes.get("logfire.span_type") != "pending_span":
+        intake.notices += 1
         return row._replace(end_ns=0)
     parent = span.attributes.get("logfire.pending_parent_id")
     parent_id = parent if isinstance(parent, str) and _SPAN_ID.fullmatch(parent) and parent.strip("0") else ""
     real = msgspec.structs.replace(span, span_id=span.parent_id, parent_id=parent_id, end_ns=0)
     _, span_id, above = _identities(real)
-    return row._replace(span_id=span_id, parent_id=above, end_ns=0, message=encode_span(real))
+    row = row._replace(span_id=span_id, parent_id=above, end_ns=0, message=encode_span(real))
+    intake.notices += 1
+    return row

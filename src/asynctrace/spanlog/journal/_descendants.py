@@ -63,7 +63,7 @@ class Descendants:
         except (JournalError, OSError):
             return None
         held = self._look_at_living(path, meta) if is_alive else Held(is_dead=True)
-        if held is None and was_claimed(path):  # its owner was dead: who holds the lock had yet to say so
+        if is_alive and was_claimed(path):  # its owner was dead, and who holds the lock had yet to say so
             held = Held(is_dead=True)
         return held if os.path.lexists(path) else None  # it may have been removed while we looked
 
