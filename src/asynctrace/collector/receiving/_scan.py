@@ -174,7 +174,7 @@ class Scanner:
                 known = attributes.known.get
                 tokens: list[bytes] = []
                 facts, ranks = [*EMPTY], [*NO_RANKS]
-                status = parts = 0  # tokens and parts make the number of attributes, events, and links
+                status = parts = 0  # `parts` and the tokens together: attributes, events with theirs, links
                 size = len(message)
                 while position < size:
                     stop = position + message[position + 1] + 2
@@ -224,7 +224,7 @@ class Scanner:
                         tokens += several
                         settle(facts, ranks, found)
                         parts += 1 - len(several)
-                    elif tag == 0x7A and not status:
+                    elif tag == 0x7A and not status:  # of two, decoding knows which counts
                         content = message[first:stop]
                         code = _STATUSES.get(content)
                         status = int(decode_status(content)) if code is None else code
